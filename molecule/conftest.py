@@ -1,0 +1,51 @@
+"""Fixtures of the molecule scenarios. The tests run after the scenario has converged, most of them once per host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="session")
+def hosts(pytestconfig: pytest.Config) -> list[Any]:
+    """All hosts of the scenario, for tests that do something to all of them at once."""
+    return testinfra.get_hosts(pytestconfig.option.hosts.split(","), connection=pytestconfig.option.connection)
+
+
+@pytest.fixture(scope="session")
+def converge() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run converge.yml on all hosts of the scenario, with further arguments of ansible-playbook."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        playbook = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml")
+        return subprocess.run(
+            ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, playbook],
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def change(converge: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Callable[..., str]]:
+    """Converge with other values of some variables; the output where that fails, else nothing. In the end all is as before."""
+
+    def run(**variables: Any) -> str:
+        result = converge("--extra-vars", json.dumps(variables))
+        return result.stdout if result.returncode else ""
+
+    yield run
+    run()

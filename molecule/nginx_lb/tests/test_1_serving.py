@@ -1,0 +1,182 @@
+"""NGINX in front of the models `small` and `big`, with two servers each, and `away`, which has none."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from front_door import FrontDoor
+
+SERVERS = {"small": {9001, 9002}, "big": {9003, 9004}}
+
+
+def test_runs_now_and_at_every_boot(host: Any) -> None:
+    service = host.service("nginx")
+
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_listens_for_users_and_on_the_loopback_for_the_exporter(host: Any) -> None:
+    sockets = [socket for socket in host.socket.get_listening_sockets() if socket.endswith((":80", ":8080"))]
+
+    assert sorted(sockets) == ["tcp://0.0.0.0:80", "tcp://127.0.0.1:8080"]
+    assert "Active connections" in host.check_output("curl --silent --fail http://127.0.0.1:8080/stub_status")
+
+
+def test_tokens_pass_as_they_come(front_door: FrontDoor) -> None:
+    answer = front_door.post(model="small", stream=True, chunks=5, interval=0.3)
+
+    assert answer.body == b"".join(b"data: %d\n\n" % token for token in range(5)) + b"data: [DONE]\n\n"
+    assert answer.headers["content-type"] == "text/event-stream"
+    gaps = [later - earlier for earlier, later in zip(answer.arrivals, answer.arrivals[1:], strict=False)]
+    assert len(answer.arrivals) == 6
+    assert min(gaps) > 0.15
+
+
+@pytest.mark.parametrize("model", ["small", "big"])
+def test_a_request_goes_to_the_servers_of_its_model(front_door: FrontDoor, model: str) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: front_door.post(model=model, interval=0.1), range(8)))
+
+    assert {answer.json["model"] for answer in answers} == {model}
+    assert {answer.json["server"] for answer in answers} == SERVERS[model]
+
+
+def test_path_arguments_and_body_arrive_unchanged(front_door: FrontDoor) -> None:
+    answer = front_door.post("/v1/embeddings?a=b%20c", model="big", input="x" * 8_000_000)
+
+    assert answer.json["path"] == "/v1/embeddings?a=b%20c"
+    assert answer.json["length"] > 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        (b'{"model": "huge"}', 404, "model_not_found", "there are small, big, away."),
+        (b'{"model": "away"}', 503, "no_server", "No server of this model answers"),
+        (b'{"model": 1}', 400, "model_missing", "must be a JSON object that names its model"),
+        (b"[", 400, "model_missing", "must be a JSON object that names its model"),
+        (b"", 400, "model_missing", "must be a JSON object that names its model"),
+    ],
+)
+def test_a_request_that_no_server_can_answer_is_told_why(
+    front_door: FrontDoor, body: bytes, status: int, code: str, message: str
+) -> None:
+    answer = front_door.request("POST", "/v1/chat/completions", body)
+
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json["error"]["code"] == code
+    assert message in answer.json["error"]["message"]
+
+
+def test_a_body_that_is_too_large_is_refused(front_door: FrontDoor) -> None:
+    answer = front_door.request("POST", "/v1/chat/completions", headers={"Content-Length": str(65 * 2**20)})
+
+    assert (answer.status, answer.json["error"]["code"]) == (413, "too_large")
+
+
+def test_lists_the_models(front_door: FrontDoor) -> None:
+    assert [model["id"] for model in front_door.get("/v1/models").json["data"]] == ["small", "big", "away"]
+
+
+def test_answers_for_its_own_health(front_door: FrontDoor) -> None:
+    assert front_door.get("/health").body == b"ok\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/metrics", "/invocations", "/tokenize", "/docs", "/sleep", "/v1", "/v1/../metrics", "/v1/load_lora_adapter",
+     "/health/", "/stub_status", "/v2/models"],
+)  # fmt: skip
+def test_all_other_paths_are_closed(front_door: FrontDoor, path: str) -> None:
+    answer = front_door.post(path, model="small")
+
+    assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+
+
+def test_a_request_keeps_its_id_and_key(front_door: FrontDoor) -> None:
+    answer = front_door.post(model="small", headers={"X-Request-ID": "id-1", "Authorization": "Bearer key-1"})
+
+    assert answer.headers["x-request-id"] == "id-1"
+    assert answer.json["headers"]["x-request-id"] == "id-1"
+    assert answer.json["headers"]["authorization"] == "Bearer key-1"
+
+
+def test_a_request_without_a_fit_id_gets_one(front_door: FrontDoor) -> None:
+    answer = front_door.post(model="small", headers={"X-Request-ID": 'no "id"'})
+
+    assert len(answer.headers["x-request-id"]) == 32
+    assert answer.json["headers"]["x-request-id"] == answer.headers["x-request-id"]
+
+
+def test_the_log_has_the_timings_and_no_secrets(host: Any, front_door: FrontDoor) -> None:
+    front_door.post(
+        "/v1/completions?key-2", {"X-Request-ID": "id-2", "Authorization": "Bearer key-2"}, model="big", interval=0.2
+    )
+
+    lines = host.file("/var/log/nginx/access.log").content_string.splitlines()
+    entry = [entry for entry in map(json.loads, lines) if entry["id"] == "id-2"][-1]
+    assert (entry["path"], entry["status"], entry["model"]) == ("/v1/completions", 200, "big")
+    assert entry["server"] in ["127.0.0.1:9003", "127.0.0.1:9004"]
+    assert entry["seconds"] > 0.1
+    assert float(entry["server_first_byte_seconds"]) > 0.1
+    assert not [line for line in lines if "key-2" in line]
+
+
+def test_a_busy_server_is_followed_by_another(host: Any, front_door: FrontDoor) -> None:
+    answers = [front_door.post(model="small", busy=9001) for _ in range(4)]
+
+    assert {(answer.status, answer.json["server"]) for answer in answers} == {(200, 9002)}
+    assert '"server_status":"503, 200"' in host.file("/var/log/nginx/access.log").content_string
+
+
+def test_a_reload_keeps_streams(host: Any, front_door: FrontDoor) -> None:
+    with ThreadPoolExecutor(1) as client:
+        stream = client.submit(front_door.post, model="small", stream=True, chunks=10, interval=0.3)
+        time.sleep(1)
+        host.check_output("systemctl reload nginx")
+        time.sleep(1)
+        assert "shutting down" in host.check_output("ps -C nginx -o args=")
+        assert front_door.post(model="small").status == 200
+
+    assert stream.result().body.count(b"data:") == 11
+
+
+def test_no_request_fails_when_a_server_is_killed(host: Any, front_door: FrontDoor) -> None:
+    """Neither those that it was computing nor those that come while it is away; afterwards it gets its share again."""
+    end = time.monotonic() + 5
+
+    def client(_: int) -> list[Any]:
+        answers = []
+        while time.monotonic() < end:
+            answers.append(front_door.post(model="big", chunks=2, interval=0.05))
+        return answers
+
+    with ThreadPoolExecutor(8) as clients:
+        results = clients.map(client, range(8))
+        time.sleep(1)
+        host.check_output("systemctl kill --signal=SIGKILL upstream@9003")
+        answers = [answer for answers in results for answer in answers]
+
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.json["server"] for answer in answers[-16:]} == SERVERS["big"]
+
+
+def test_comes_back_after_a_crash(host: Any, front_door: FrontDoor) -> None:
+    host.check_output("systemctl kill --signal=SIGKILL nginx")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            assert front_door.get("/health").status == 200
+            break
+        except OSError:
+            time.sleep(0.2)
+    else:
+        pytest.fail("NGINX does not answer 10 s after a crash: " + host.check_output("systemctl status nginx || true"))

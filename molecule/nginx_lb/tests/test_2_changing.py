@@ -1,0 +1,54 @@
+"""Other configurations, each of them on all hosts at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from front_door import FrontDoor
+
+
+def master(front_door: FrontDoor) -> str:
+    return front_door.host.check_output("systemctl show --property=MainPID --value nginx")
+
+
+def test_a_broken_configuration_never_takes_the_place_of_the_old_one(
+    front_doors: list[FrontDoor], change: Callable[..., str]
+) -> None:
+    before = [front_door.host.file("/etc/nginx/nginx.conf").sha256sum for front_door in front_doors]
+
+    assert 'host not found in "nonsense" of the "listen" directive' in change(nginx_lb_listen=["nonsense"])
+
+    assert [front_door.host.file("/etc/nginx/nginx.conf").sha256sum for front_door in front_doors] == before
+    assert {front_door.post(model="small").status for front_door in front_doors} == {200}
+
+
+def test_a_name_that_would_break_the_configuration_is_refused(change: Callable[..., str]) -> None:
+    assert "every model is named with lower-case letters" in change(nginx_lb_models=[{"name": "a; b", "servers": []}])
+
+
+def test_without_models_the_front_door_says_so(front_doors: list[FrontDoor], change: Callable[..., str]) -> None:
+    before = [master(front_door) for front_door in front_doors]
+
+    assert not change(nginx_lb_models=[])
+
+    for front_door in front_doors:
+        answer = front_door.post(model="small")
+        assert (answer.status, answer.json["error"]["code"]) == (503, "no_server")
+        assert front_door.get("/v1/models").json == {"object": "list", "data": []}
+    assert [master(front_door) for front_door in front_doors] == before, "a restart, where a reload would do"
+
+
+def test_one_model_needs_no_routing(front_doors: list[FrontDoor], change: Callable[..., str]) -> None:
+    servers = [{"id": "small-1", "address": "127.0.0.1", "port": 9001}]
+
+    assert not change(nginx_lb_models=[{"name": "small", "servers": servers}])
+
+    for front_door in front_doors:
+        assert "js_content" not in front_door.host.file("/etc/nginx/nginx.conf").content_string
+        answer = front_door.post(model="an adapter", input="x" * 8_000_000)
+        assert (answer.status, answer.json["server"]) == (200, 9001)
+        stream = front_door.post(model="small", stream=True, chunks=3, interval=0.3)
+        assert stream.arrivals[-1] - stream.arrivals[0] > 0.6

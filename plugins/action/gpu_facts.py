@@ -1,0 +1,21 @@
+"""Sends the controller's pynvml along with the module gpu_facts, so that hosts need nothing but Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import pack_binding
+
+
+class ActionModule(ActionBase):
+    """Runs the module of the same name with the packed binding among its arguments."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the action; see ActionBase."""
+        result = super().run(tmp, task_vars)
+        arguments = {"binding": pack_binding()} | self._task.args
+        result.update(self._execute_module("gpuhosts.vllm.gpu_facts", arguments, task_vars=task_vars))
+        return result

@@ -1,0 +1,86 @@
+"""Exceptions of this collection; private to it.
+
+::
+
+    FleetError               whatever a module reports as its failure; the message is for the operator
+    ├── WishError            vllm_models asks for something that cannot be, whatever the hosts have
+    ├── PlacementError       the hosts do not have what vllm_models asks for
+    ├── SizingError          something that cannot be sized
+    │   ├── ModelConfigError a config.json that is not a model's at all
+    │   └── KvCacheError     vLLM's own planner would refuse this KV cache
+    ├── BindingMissingError  there is no pynvml to talk to NVML with
+    └── ApiError             a server could not be reached, or answered something else than was asked for
+        └── RefusedError     it does not accept the API key; asking again is of no use
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "ApiError",
+    "BindingMissingError",
+    "FleetError",
+    "KvCacheError",
+    "ModelConfigError",
+    "PlacementError",
+    "RefusedError",
+    "SizingError",
+    "WishError",
+]
+
+
+class FleetError(Exception):
+    """Whatever a module reports as its failure; the message is for the operator."""
+
+
+class WishError(FleetError):
+    """Wishes that cannot be; ``problems`` holds one line each: where, what is wrong, what to do."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class PlacementError(FleetError):
+    """Wishes that the hosts cannot meet; ``rejected`` holds the records of the fleet plan's key of that name."""
+
+    def __init__(self, rejected: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> None:
+        lines = [f"{record['model']}: {record['reason']} {record['knob']}" for record in rejected]
+        super().__init__("\n".join([*lines, *notes]))
+        self.rejected = list(rejected)
+
+
+class SizingError(FleetError):
+    """Something that cannot be sized; the message says why and what to do."""
+
+
+class ModelConfigError(SizingError):
+    """A ``config.json`` that does not describe a model (not a mapping, or no sizes in it at all)."""
+
+
+class KvCacheError(SizingError):
+    """vLLM's start-up would stop here; the message is the one that its log would show.
+
+    ``needed_bytes`` and ``available_bytes`` are per GPU, ``max_model_len`` the longest request in tokens
+    that would fit (0: not even one token).
+    """
+
+    def __init__(self, message: str, *, needed_bytes: int = 0, available_bytes: int = 0, max_model_len: int = 0) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+        self.max_model_len = max_model_len
+
+
+class BindingMissingError(FleetError):
+    """There is no pynvml to talk to NVML with."""
+
+
+class ApiError(FleetError):
+    """The server could not be reached, or answered something else than was asked for; the message says which."""
+
+
+class RefusedError(ApiError):
+    """The server does not accept the API key; asking again is of no use."""

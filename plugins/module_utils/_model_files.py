@@ -1,0 +1,327 @@
+"""What the files of a model say: its configuration, and the tensors in its weights, without reading a weight.
+
+The files are in a directory, in the hub's cache of a host, or on the hub. Only the last needs ``huggingface_hub``,
+and this is the only module that imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["HubOptions", "ModelFilesError", "read_models"]
+
+HUB = "https://huggingface.co"
+# The names by which vLLM finds the list of shards: of transformers, and of Mistral's own format.
+INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
+# The limit of the safetensors library itself; more is not a header.
+HEADER_LIMIT = 100_000_000
+# Bytes of JSON that the tensors may take in a fact.
+TENSORS_LIMIT = 48 * 1024
+
+
+class ModelFilesError(Exception):
+    """The model cannot be read; the message says what was looked for, where, and what to do."""
+
+
+class HubOptions(NamedTuple):
+    """How a model that is not a directory is found."""
+
+    home: str | None = None  # as HF_HOME; None: what the environment says
+    online: bool = False  # may the hub itself be asked?
+    endpoint: str | None = None  # a mirror of the hub
+    token: str | None = None
+
+
+class _Tensor(NamedTuple):
+    """One entry of a safetensors header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int  # bytes
+
+
+class _Files(Protocol):
+    """Where the files of one model are."""
+
+    revision: str | None
+    path: str | None
+    sizes: Mapping[str, int]  # bytes by file name
+
+    def read(self, name: str) -> bytes:
+        """The content of a small file."""
+
+    def tensors(self, names: Sequence[str]) -> Iterable[_Tensor]:
+        """The headers of safetensors files."""
+
+
+def read_models(models: Iterable[Mapping[str, Any]], hub: HubOptions) -> dict[str, dict[str, Any]]:
+    """The facts of every model by its name, as documented in the module ``model_facts``.
+
+    :param models: ``name``, ``source`` (an absolute path, or else an id on the hub) and ``revision`` of each
+    :raises ModelFilesError: one line for every model that is not there or whose files are damaged
+    """
+    facts, problems = {}, []
+    for model in models:
+        found = _attempt(model["source"], model.get("revision"), hub)
+        if isinstance(found, str):
+            problems.append(f"{model['name']}: {found}.")
+        else:
+            facts[model["name"]] = found
+    if problems:
+        raise ModelFilesError("\n".join(problems))
+    return facts
+
+
+def _attempt(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any] | str:
+    """The facts of a model, or what is wrong."""
+    try:
+        if source.startswith("/"):
+            return _facts(source, _Directory(Path(source), None))
+        return _from_hub(source, revision, hub)
+    except ModelFilesError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+
+
+def _from_hub(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any]:
+    if not re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source):
+        raise ModelFilesError(f"{source!r} is neither an absolute path nor the id of a model on the hub (owner/name)")
+    cached, looked = _cached(source, revision or "main", hub.home)
+    facts = _facts(source, cached) if cached else None
+    if hub.online and (facts is None or facts["bytes_from"] == "none"):  # a cache may hold the configuration alone
+        with _hub_errors(source, hub), tempfile.TemporaryDirectory() as scratch:
+            return _facts(source, _Hub(source, revision, hub, scratch))
+    if facts is None:
+        raise ModelFilesError(
+            f"{source} (revision {revision or 'main'}) is not on this host: {looked}. Download it there, name the "
+            f"cache that has it with hf_home, or let the hub be asked with online: true"
+        )
+    return facts
+
+
+class _Directory:
+    """A model in a directory."""
+
+    def __init__(self, root: Path, revision: str | None) -> None:
+        self.revision = revision
+        self.path: str | None = str(root)
+        self._root = root
+        if not root.is_dir():
+            raise ModelFilesError(f"there is no directory {root} on this host")
+        # In the hub's cache these are links; one to nothing is a file that was not downloaded.
+        self.sizes: Mapping[str, int] = {
+            path.name: path.stat().st_size for path in sorted(root.iterdir()) if path.is_file()
+        }
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def tensors(self, names: Sequence[str]) -> Iterator[_Tensor]:
+        for name in names:
+            yield from _header(self._root / name, self.sizes[name])
+
+
+class _Hub:
+    """A model on the hub: only small files and the headers of the weights are fetched, and nothing is kept."""
+
+    def __init__(self, source: str, revision: str | None, options: HubOptions, scratch: str) -> None:
+        try:
+            from huggingface_hub import HfApi
+        except ImportError as error:
+            raise ModelFilesError(
+                f"online: true needs the Python package huggingface_hub, which {sys.executable} does not have: "
+                "install it there, or run model_facts where it is"
+            ) from error
+        self._api = HfApi(endpoint=options.endpoint, token=options.token)
+        self._source = source
+        self._scratch = scratch
+        info = self._api.model_info(source, revision=revision, files_metadata=True)
+        self.path: str | None = None
+        self.revision: str | None = info.sha
+        self.sizes: Mapping[str, int] = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+    def read(self, name: str) -> bytes:
+        # Into the scratch directory and not into the cache: reading facts changes nothing.
+        local = self._api.hf_hub_download(self._source, name, revision=self.revision, local_dir=self._scratch)
+        return Path(local).read_bytes()
+
+    def tensors(self, names: Sequence[str]) -> Iterator[_Tensor]:
+        with ThreadPoolExecutor(8) as pool:
+            for tensors in pool.map(self._header, names):
+                yield from tensors
+
+    def _header(self, name: str) -> list[_Tensor]:
+        header = self._api.parse_safetensors_file_metadata(self._source, name, revision=self.revision)
+        return [
+            _Tensor(name, tensor.dtype, tuple(tensor.shape), tensor.data_offsets[1] - tensor.data_offsets[0])
+            for name, tensor in header.tensors.items()
+        ]
+
+
+@contextmanager
+def _hub_errors(source: str, options: HubOptions) -> Iterator[None]:
+    """Every way in which the hub can fail, as one error with the hub's address in it."""
+    try:
+        from huggingface_hub import errors
+    except ImportError:
+        yield  # _Hub says it better
+        return
+    # HTTPError is the base of its HTTP library's errors: that library has changed, this name of it has not.
+    known = (errors.HTTPError, errors.SafetensorsParsingError, OSError, ValueError)
+    try:
+        yield
+    except known as error:
+        address = options.endpoint or os.environ.get("HF_ENDPOINT", HUB)
+        raise ModelFilesError(f"{source} cannot be read from {address}: {error}") from error
+
+
+def _cached(source: str, revision: str, home: str | None) -> tuple[_Directory | None, str]:
+    """A model in the hub's cache, and what was looked at: models--OWNER--NAME/{refs/REVISION,snapshots/COMMIT}."""
+    default = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub")
+    cache = Path(home, "hub") if home else Path(default)
+    root = cache.expanduser() / f"models--{source.replace('/', '--')}"
+    if not root.is_dir():
+        return None, f"there is no {root}"
+    if not re.fullmatch(r"(?!.*\.\.)\w[\w./-]*", revision):
+        raise ModelFilesError(f"{revision!r} is not a revision of {source}")
+    ref = root / "refs" / revision
+    commit = ref.read_text(errors="replace").strip() if ref.is_file() else revision
+    snapshot = root / "snapshots" / commit
+    if not (snapshot / "config.json").is_file():
+        return None, f"{root} has neither refs/{revision} nor snapshots/{commit}/config.json"
+    return _Directory(snapshot, commit), ""
+
+
+def _facts(source: str, files: _Files) -> dict[str, Any]:
+    config = _json(files, "config.json")
+    if config is None:
+        where = files.path or files.revision
+        raise ModelFilesError(f"{source} has no config.json ({where}): it is not a model in Hugging Face's layout")
+    tokenizer = _json(files, "tokenizer_config.json") or {}
+    templates = {"chat_template.jinja", "chat_template.json"} & set(files.sizes)
+    tensors, size, bytes_from = _weights(files)
+    return {
+        "source": source,
+        "revision": files.revision,
+        "path": files.path,
+        "config": config,
+        "generation": _json(files, "generation_config.json"),
+        "chat_template": bool(templates or tokenizer.get("chat_template")),
+        "tensors": tensors,
+        "safetensors_bytes": size,
+        "bytes_from": bytes_from,
+    }
+
+
+def _weights(files: _Files) -> tuple[list[dict[str, Any]], int | None, str]:
+    """The tensors by pattern, the bytes of all of them, and where these numbers are from."""
+    index = next((name for name in INDEXES if name in files.sizes), None)
+    listed = (_json(files, index) if index else None) or {}
+    if index:
+        shards = sorted({str(shard) for shard in _object(listed, "weight_map").values()})
+    elif "model.safetensors" in files.sizes:
+        shards = ["model.safetensors"]  # what lies beside it is an adapter, or the same weights once more
+    else:
+        shards = sorted(name for name in files.sizes if name.endswith(".safetensors") and "/" not in name)
+    if shards and set(shards) <= set(files.sizes):
+        tensors = list(files.tensors(shards))
+        return _by_pattern(tensors), sum(tensor.size for tensor in tensors), "headers"
+    if index:  # some shards are not here (yet)
+        total = _object(listed, "metadata").get("total_size")
+        return ([], int(total), "index") if isinstance(total, (int, float)) else ([], None, "none")
+    pickled = [size for name, size in files.sizes.items() if re.fullmatch(r"pytorch_model.*\.bin", name)]
+    return ([], sum(pickled), "files") if pickled else ([], None, "none")
+
+
+def _by_pattern(tensors: Iterable[_Tensor]) -> list[dict[str, Any]]:
+    """Tensors that differ in the numbers in their names only (of layers, of experts), added up.
+
+    Should that be too much for a fact, which no known model is, the smallest become one entry named ``*``.
+    """
+    counts: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
+    sizes: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
+    for tensor in tensors:
+        key = (re.sub(r"(?<![^.])\d+(?![^.])", "*", tensor.name), tensor.dtype, tensor.shape)
+        counts[key] += 1
+        sizes[key] += tensor.size
+    kept: list[dict[str, Any]] = []
+    rest: dict[str, Any] = {"name": "*", "dtype": None, "shape": None, "count": 0, "bytes": 0}
+    room = TENSORS_LIMIT
+    for key in sorted(counts, key=lambda key: (-sizes[key], key)):
+        name, dtype, shape = key
+        entry = {"name": name, "dtype": dtype, "shape": list(shape), "count": counts[key], "bytes": sizes[key]}
+        room -= len(json.dumps(entry))
+        if room > 0:
+            kept.append(entry)
+        else:
+            rest["count"] += counts[key]
+            rest["bytes"] += sizes[key]
+    kept.sort(key=lambda entry: (entry["name"], entry["dtype"], entry["shape"]))
+    return [*kept, rest] if rest["count"] else kept
+
+
+def _header(path: Path, size: int) -> list[_Tensor]:
+    """The header of a safetensors file: its length in 8 bytes, little endian, then JSON, then the data.
+
+    :raises ModelFilesError: that is not what the file is like
+    """
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        if prefix == b"version ":
+            raise ModelFilesError(f"{path} is a pointer of Git LFS, not the weights: run git lfs pull there")
+        if not 0 < length <= min(HEADER_LIMIT, size - 8):
+            raise ModelFilesError(
+                f"{path} is not a safetensors file, or a damaged one: it announces a header of {length} bytes "
+                f"and has {size} in all; download it again"
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        tensors = [_tensor(name, entry) for name, entry in header.items()]
+        data = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFilesError(f"{path} has a damaged header ({error!r}); download it again") from error
+    if 8 + length + data > size:
+        raise ModelFilesError(f"{path} is cut off at {size} of {8 + length + data} bytes; download it again")
+    return tensors
+
+
+def _tensor(name: str, entry: Mapping[str, Any]) -> _Tensor:
+    begin, end = entry["data_offsets"]
+    if not 0 <= begin <= end:
+        raise ValueError(f"{name} lies from byte {begin} to {end}")
+    return _Tensor(name, str(entry["dtype"]), tuple(map(int, entry["shape"])), end - begin)
+
+
+def _json(files: _Files, name: str) -> dict[str, Any] | None:
+    """A JSON object among the files; None if there is no such file."""
+    if name not in files.sizes:
+        return None
+    try:
+        # Python writes Infinity and NaN into JSON (Mamba's time_step_limit); nothing else reads them: keep their names.
+        value = json.loads(files.read(name), parse_constant=str)
+    except ValueError as error:
+        raise ModelFilesError(f"{name} of {files.path or files.revision} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelFilesError(f"{name} of {files.path or files.revision} is not a JSON object")
+    return value
+
+
+def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A JSON object in another; an empty one where it is missing or something else."""
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}

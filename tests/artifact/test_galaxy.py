@@ -1,0 +1,61 @@
+"""The tarball that users install: built, installed and used away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEVELOPER_ONLY = {"collections", "inventories", "molecule", "tests", "Makefile", "pyproject.toml", "ansible.cfg", ".ci"}
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build = tmp_path_factory.mktemp("build")
+    subprocess.run(["ansible-galaxy", "collection", "build", "--output-path", build], cwd=ROOT, check=True)
+    (path,) = build.glob("gpuhosts-vllm-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run a command where only the installed collection can be found, and return its output."""
+    home = tmp_path_factory.mktemp("user")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    environment |= {"ANSIBLE_COLLECTIONS_PATH": str(home), "HOME": str(home)}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            arguments, cwd=home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    run("ansible-galaxy", "collection", "install", str(tarball), "-p", str(home))
+    return run
+
+
+def test_it_holds_what_users_need_and_nothing_else(tarball: Path) -> None:
+    with tarfile.open(tarball) as archive:
+        top = {name.split("/")[0] for name in archive.getnames()}
+    assert {"plugins", "roles", "playbooks", "meta", "README.md", "LICENSE", "CHANGELOG.rst"} <= top
+    assert not top & DEVELOPER_ONLY
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py")))
+def test_every_module_is_documented(command: Command, module: str) -> None:
+    assert "EXAMPLES" in command("ansible-doc", f"gpuhosts.vllm.{module}")
+
+
+def test_the_playbooks_run_by_their_names(command: Command) -> None:
+    inventory = str(ROOT / "inventories/prod")
+    assert "playbook: gpuhosts.vllm.site" in command(
+        "ansible-playbook", "gpuhosts.vllm.site", "-i", inventory, "--syntax-check"
+    )
+    assert "failed=0" in command("ansible-playbook", "gpuhosts.vllm.validate", "-i", inventory)

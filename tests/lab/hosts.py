@@ -1,0 +1,200 @@
+"""The lab's machines: a network, a package mirror and the hosts, as containers with fixed addresses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import http.client
+import io
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
+
+from . import images, nvml, tiny_model
+from .phases import Say
+from .settings import LABEL, NAME, STATE, LabError
+from .wheelhouse import MIRROR
+
+SUBNET = "172.29.250.0/24"
+MIRROR_ADDRESS = "172.29.250.2"
+
+_READY_SECONDS = 60
+_OPS = 1000  # uid of the user that Ansible logs in as
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A machine of inventories/lab and the hardware that it pretends to have."""
+
+    name: str
+    address: str
+    release: str
+    gpus: str = ""  # a description in tests/fake_nvml/hosts; "": no GPU and no driver
+
+
+HOSTS = (
+    Host("lb1", "172.29.250.11", "bookworm"),
+    Host("gpu1", "172.29.250.21", "bookworm", gpus="2xh100"),
+    Host("gpu2", "172.29.250.22", "trixie", gpus="2xl40s"),
+    Host("mon1", "172.29.250.31", "trixie"),
+)
+
+# What systemd needs to run as PID 1, without --privileged; see host/root/usr/local/sbin/cginit.
+_MACHINE = {
+    "cap_add": ["SYS_ADMIN", "NET_ADMIN"],
+    "security_opt": ["seccomp=unconfined"],
+    "cgroupns": "private",
+    "tmpfs": {"/run": "", "/run/lock": ""},
+    "shm_size": "2g",  # a real host gives half of its memory; vLLM's processes talk through 160 MiB of it
+    "restart_policy": {"Name": "always"},  # `systemctl reboot` ends the container
+}
+
+Files = Mapping[str, bytes]  # absolute path -> content
+
+
+def prepare_network(client: docker.DockerClient) -> None:
+    """Create the lab's network if it is not there."""
+    if not client.networks.list(names=[f"^{NAME}$"]):
+        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=SUBNET)])
+        client.networks.create(NAME, ipam=ipam, labels={LABEL: SUBNET})
+
+
+def prepare_mirror(client: docker.DockerClient, say: Say) -> None:
+    """Serve the wheelhouse to the network, as a site's package mirror does."""
+    command = ["python3", "-m", "http.server", "--directory", "/srv/mirror", "80"]
+    options = {
+        "command": command,
+        "stop_signal": "SIGINT",
+        "restart_policy": {"Name": "always"},
+        "volumes": {str(MIRROR): {"bind": "/srv/mirror", "mode": "ro"}},
+    }
+    _ensure(client, Host("mirror", MIRROR_ADDRESS, "trixie"), options, {}, say)
+    _wait("the mirror", lambda: _get(MIRROR_ADDRESS, "/simple/") == 200)
+
+
+def prepare(client: docker.DockerClient, say: Say) -> None:
+    """Create the hosts, let this checkout's key in, and note their SSH keys once they answer."""
+    key = _ssh_key()
+    reports = STATE / "reports"
+    reports.mkdir(exist_ok=True)
+    containers = {}
+    for host in HOSTS:
+        files = {"/home/ops/.ssh/authorized_keys": key}
+        if host.gpus:
+            files["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"] = nvml.LIBRARY.read_bytes()
+            files["/etc/fake-nvml.conf"] = (nvml.SOURCE / "hosts" / f"{host.gpus}.conf").read_bytes()
+            for file in sorted(tiny_model.DIRECTORY.iterdir()):
+                files[f"/srv/models/{tiny_model.DIRECTORY.name}/{file.name}"] = file.read_bytes()
+        containers[host] = _ensure(client, host, _MACHINE, files, say)
+    known = []
+    for host, container in containers.items():
+        _wait(f"SSH on {host.name}", functools.partial(_greets, host.address))
+        keys = container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
+        known += [f"{host.address} {line}\n" for line in keys.splitlines()]
+    (STATE / "known_hosts").write_text("".join(known))
+
+
+def remove(client: docker.DockerClient, say: Say) -> None:
+    """Remove the containers (also those that Molecule left on the network), the network and the images."""
+    for network in client.networks.list(names=[f"^{NAME}$"]):
+        network.reload()
+        for container in network.containers:
+            _remove(container, say)
+        network.remove()
+    for container in client.containers.list(all=True, filters={"label": LABEL}):
+        _remove(container, say)
+    for image in client.images.list(filters={"label": LABEL}):
+        client.images.remove(image.id, force=True)
+
+
+def _ensure(client: docker.DockerClient, host: Host, options: Mapping[str, Any], files: Files, say: Say) -> Container:
+    """Return the host's running container, made anew if it is absent or was made from other inputs."""
+    name = f"{NAME}-{host.name}"
+    image = client.images.get(images.tag(host.release))
+    inputs = [host, image.id, options, {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}]
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
+    try:
+        container = client.containers.get(name)
+        if container.labels.get(LABEL) == digest:
+            container.start()  # of a running one: nothing
+            return container
+        _remove(container, say)
+    except NotFound:
+        pass
+    say(f"{host.name}: {host.address}, {host.release}{f', pretends {host.gpus}' if host.gpus else ''}")
+    container = client.containers.create(
+        image.id,
+        name=name,
+        hostname=host.name,
+        labels={LABEL: digest},
+        network=NAME,
+        networking_config={NAME: client.api.create_endpoint_config(ipv4_address=host.address)},
+        **options,
+    )
+    container.put_archive("/", _archive(files))
+    container.start()
+    return container
+
+
+def _remove(container: Container, say: Say) -> None:
+    say(f"removing {container.name}")
+    container.remove(force=True, v=True)
+
+
+def _archive(files: Files) -> bytes:
+    """A tar of the files, readable by everyone but for what lies in a home, which is its owner's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size = len(content)
+            member.mode = 0o644
+            if path.startswith("/home/"):
+                member.mode, member.uid, member.gid = 0o600, _OPS, _OPS
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _ssh_key() -> bytes:
+    """The public key of this checkout, which is made when it is missing."""
+    private = STATE / "id_ed25519"
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    if not private.is_file():
+        if not shutil.which("ssh-keygen"):
+            raise LabError("please install an SSH client (Debian: apt install openssh-client): Ansible needs it too")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", private], check=True)
+    return private.with_suffix(".pub").read_bytes()
+
+
+def _wait(what: str, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        try:
+            if is_ready():
+                return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise LabError(f"{what} does not answer within {_READY_SECONDS} s; see `docker ps --all` and `docker logs`")
+        time.sleep(0.3)
+
+
+def _get(address: str, path: str) -> int:
+    connection = http.client.HTTPConnection(address, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def _greets(address: str) -> bool:
+    with socket.create_connection((address, 22), timeout=5) as connection:
+        return connection.recv(4) == b"SSH-"

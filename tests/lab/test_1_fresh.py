@@ -1,0 +1,91 @@
+"""On hosts that nothing was ever installed on: check mode works, and bad input is refused before any host changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+
+from .conftest import INVENTORY, ROOT, playbook
+
+TINY: dict[str, Any] = {"name": "tiny-llama", "source": "/srv/models/tiny-llama"}
+
+
+def traces_on(host: str) -> list[str]:
+    """Paths that a roll-out would have left on a host."""
+    machine = testinfra.get_host(f"ansible://{host}?ansible_inventory={ROOT / INVENTORY}")
+    paths = ["/opt/vllm", "/etc/vllm", "/etc/nginx", "/etc/prometheus", "/etc/ansible/facts.d/gpuhosts_vllm.fact"]
+    return [path for path in paths if machine.file(path).exists]
+
+
+def test_check_mode_works_and_touches_nothing() -> None:
+    run = playbook("playbooks/site.yml", "--check", "--diff")
+    assert run.code == 0
+    assert run.changed, "on fresh hosts check mode announces changes"
+    assert {host: traces_on(host) for host in ("gpu1", "gpu2", "lb1", "mon1")} == dict.fromkeys(
+        ("gpu1", "gpu2", "lb1", "mon1"), []
+    )
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        pytest.param(
+            [TINY | {"extra_args": {"max-num-seq": 8}}],
+            "vllm_models[0].extra_args: vLLM 0.32.0+cpu has no option 'max-num-seq'; did you mean 'max-num-seqs'?",
+            id="unknown option",
+        ),
+        pytest.param(
+            [TINY, TINY],
+            "vllm_models[1].name: 'tiny-llama' is already the name of vllm_models[0]",
+            id="duplicate model name",
+        ),
+        pytest.param(
+            [TINY | {"port": 8000}, TINY | {"name": "other", "port": 8000}],
+            "vllm_models[1].port: 8000 is already the port of vllm_models[0]",
+            id="two models on one port",
+        ),
+    ],
+)
+def test_bad_wishes_are_refused_without_contacting_a_host(models: list[dict[str, Any]], message: str) -> None:
+    run = playbook("playbooks/site.yml", "-e", json.dumps({"vllm_models": models}))
+    assert run.code != 0
+    assert message in run.text
+    assert set(run.recap) == {"localhost"}
+
+
+def test_an_empty_group_is_refused_without_contacting_a_host(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("gpu_hosts: {hosts: {}}\nload_balancers: {hosts: {lb1: {}}}\n")
+    run = playbook("playbooks/site.yml", inventory=str(inventory))
+    assert run.code != 0
+    assert "Inventory group 'gpu_hosts' has no hosts, so nothing can serve a model. Add a host to it in" in run.text
+    assert set(run.recap) == {"localhost"}
+
+
+@pytest.mark.parametrize(
+    ("models", "messages"),
+    [
+        pytest.param(
+            [TINY | {"parallelism": {"tensor": 4}}],
+            ["tiny-llama", "4 GPUs", "2"],
+            id="parallelism exceeds the GPUs",
+        ),
+        pytest.param(
+            [TINY | {"source": "/srv/models/no-such-model", "replicas": 1}],
+            ["Model path '/srv/models/no-such-model' does not exist on gpu", "correct `source` in vllm_models"],
+            id="model path does not exist",
+        ),
+    ],
+)
+def test_what_the_hosts_cannot_do_is_refused_before_any_change(
+    models: list[dict[str, Any]], messages: list[str]
+) -> None:
+    run = playbook("playbooks/site.yml", "-e", json.dumps({"vllm_models": models}))
+    assert run.code != 0
+    for message in messages:
+        assert message in run.text
+    assert not {host: count for host, count in run.changed.items() if host != "localhost"}

@@ -1,0 +1,36 @@
+"""Compilers for what the lab compiles: in a throw-away container of the oldest Debian, whose glibc suits all hosts."""
+
+from __future__ import annotations
+
+import docker
+from docker.errors import ContainerError
+
+from . import images
+from .settings import LABEL, LabError
+
+_PROLOGUE = """
+set -e
+export LC_ALL=C
+exec 3>&1 >&2 # the result goes to descriptor 3; what is said on the way is an error message
+apt-get update --quiet
+apt-get install --yes --quiet --no-install-recommends {packages}
+cd /tmp
+"""
+
+
+def run(client: docker.DockerClient, packages: str, script: str, mounts: dict[str, str]) -> str:
+    """Run a script with some packages installed; returns what it writes to its descriptor 3.
+
+    Mounts are directories of this machine and where the script reads them. Binary results must be encoded as text.
+    """
+    try:
+        output: bytes = client.containers.run(
+            images.tag("bookworm"),
+            ["sh", "-c", _PROLOGUE.format(packages=packages) + script],
+            volumes={source: {"bind": target, "mode": "ro"} for source, target in mounts.items()},
+            labels={LABEL: "toolchain"},
+            remove=True,
+        )
+    except ContainerError as error:
+        raise LabError(f"compiling failed:\n{error.stderr.decode()[-2000:]}") from error
+    return output.decode()

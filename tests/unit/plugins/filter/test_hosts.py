@@ -1,0 +1,82 @@
+"""Filters that read other hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuhosts.vllm.plugins.filter import hosts
+
+HOSTVARS: dict[str, dict[str, Any]] = {
+    "gpu1": {
+        "ansible_host": "203.0.113.1",
+        "fleet_address": "10.0.0.1",
+        "ansible_facts": {
+            "gpu_facts": {"gpus": []},
+            "ansible_local": {"gpuhosts_vllm": {"instances": [{"id": "tiny-1"}]}},
+        },
+    },
+    "gpu2": {"ansible_host": "203.0.113.2", "ansible_facts": {"gpu_facts": {"gpus": []}}},
+    "gpu3": {"ansible_facts": {}},
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("gpu1", "10.0.0.1"), ("gpu2", "203.0.113.2"), ("gpu3", "gpu3")])
+def test_address_prefers_the_fleet_then_ansible_then_the_name(name: str, expected: str) -> None:
+    assert hosts.address(name, HOSTVARS) == expected
+
+
+def test_fleet_hosts_are_sorted_and_carry_what_runs_there() -> None:
+    records = hosts.fleet_hosts(["gpu2", "gpu1"], HOSTVARS)
+    assert [record["name"] for record in records] == ["gpu1", "gpu2"]
+    assert [record["instances"] for record in records] == [[{"id": "tiny-1"}], []]
+
+
+def test_a_host_without_gpu_facts_stops_the_plan() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"No GPU facts of gpu3: .* take it out of gpu_hosts"):
+        hosts.fleet_hosts(["gpu1", "gpu3"], HOSTVARS)
+
+
+def test_host_targets_are_labelled_by_host() -> None:
+    assert hosts.host_targets(["gpu2"], HOSTVARS, 9100) == [
+        {"targets": ["203.0.113.2:9100"], "labels": {"host": "gpu2"}}
+    ]
+
+
+PROBE = {"item": "tiny", "text": "hello", "chunks": 3, "time_to_first_token_seconds": 0.1, "seconds": 0.4}
+TARGET = {"scrapeUrl": "http://10.0.0.1:8000/metrics", "health": "up", "lastError": ""}
+
+
+def probed(probe: dict[str, Any], *targets: dict[str, Any], failed: bool = False) -> dict[str, dict[str, Any]]:
+    return {
+        "lb1": {"verify_completions": {"results": [probe]}},
+        "mon1": {"verify_targets": {"json": {"data": {"activeTargets": list(targets)}}, "failed": failed}},
+    }
+
+
+def test_all_is_well() -> None:
+    verdict = hosts.verdict(probed(PROBE, TARGET), ["lb1"], ["mon1"])
+    assert verdict["ok"]
+    assert verdict["summary"] == "1 completions streamed, 1 Prometheus targets up"
+    expected = {key: value for key, value in PROBE.items() if key != "item"}
+    assert verdict["completions"] == [expected | {"front_door": "lb1", "model": "tiny", "ok": True}]
+
+
+@pytest.mark.parametrize(
+    ("hostvars", "failure"),
+    [
+        (probed({"item": "tiny", "failed": True, "msg": "HTTP 502"}, TARGET), "lb1: tiny: HTTP 502"),
+        (
+            probed(PROBE, TARGET | {"health": "down", "lastError": "refused"}),
+            "mon1: http://10.0.0.1:8000/metrics is down: refused",
+        ),
+        (probed(PROBE, TARGET, failed=True), "mon1: Prometheus scrapes 1 targets, fewer than the plan has"),
+        (probed(PROBE), "mon1: Prometheus names no target: is the host reachable?"),
+        ({"lb1": {}} | {"mon1": probed(PROBE, TARGET)["mon1"]}, "lb1: no completion was asked for"),
+    ],
+)
+def test_every_kind_of_failure_is_named(hostvars: dict[str, Any], failure: str) -> None:
+    verdict = hosts.verdict(hostvars, ["lb1"], ["mon1"])
+    assert not verdict["ok"]
+    assert any(line.startswith(failure) for line in verdict["failures"])

@@ -1,0 +1,196 @@
+"""What several files say about one thing agrees: defaults, argument specs, templates, documentation, versions."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from tests.tools import docs
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parent.name for path in ROOT.glob("roles/*/tasks"))
+MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/*.py"))
+FILTERS = sorted(path.stem for path in ROOT.glob("plugins/filter/*.yml"))
+TEMPLATES = sorted(str(path.relative_to(ROOT / "roles")) for path in ROOT.glob("roles/*/templates/**/*.j2"))
+SAMPLES = ROOT / "tests/unit/fixtures/role_samples.yml"
+
+
+def load(path: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / path).read_text()) or {}
+
+
+def role_options(role: str) -> dict[str, Any]:
+    return load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+
+
+def tracked_files() -> Iterator[Path]:
+    """Everything that git tracks, or would with the next ``git add``."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    yield from (ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file())
+
+
+def test_there_is_something_to_check() -> None:
+    """Without it, the tests below would pass in an empty tree."""
+    assert {"exporters", "nginx_lb", "prometheus", "vllm"} <= set(ROLES)
+    assert {"chat_probe", "engine_ready", "fleet_plan", "gpu_facts"} <= set(MODULES)
+    assert {"backends", "instances_on", "scrape_targets"} <= set(FILTERS)
+    assert {template.split("/")[0] for template in TEMPLATES} >= {"nginx_lb", "prometheus", "vllm"}
+
+
+# Roles
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_defaults_are_those_of_the_argument_specs(role: str) -> None:
+    specified = {name: option["default"] for name, option in role_options(role).items() if "default" in option}
+    assert load(f"roles/{role}/defaults/main.yml") == specified
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_variable_is_either_required_or_has_a_default(role: str) -> None:
+    for name, option in role_options(role).items():
+        assert ("default" in option) != option.get("required", False), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_a_molecule_scenario(role: str) -> None:
+    assert (ROOT / "molecule" / role / "molecule.yml").exists()
+
+
+# Templates
+
+
+def parse_systemd(text: str) -> None:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read_string(text)
+    assert parser.sections()
+
+
+def parse_environment(text: str) -> None:
+    """Comments and NAME="VALUE", as systemd and the shell read them."""
+    assert re.fullmatch(r'(?:(?:#[^\n]*|\w+="(?:[^"\\]|\\.)*")?\n)*', text, re.DOTALL)
+
+
+def parse_nginx(text: str) -> None:
+    """Every statement ends in ";" or opens a block, and every block closes."""
+    depth = 0
+    bare = re.sub(r"""#[^\n]*|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\$\{\w+\}""", "", text)
+    for statement, end in re.findall(r"([^;{}]*)([;{}]|\Z)", bare):
+        depth += {"{": 1, "}": -1}.get(end, 0)
+        assert depth >= 0
+        assert end in {";", "{"} or not statement.strip(), statement
+    assert depth == 0
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    "": parse_environment,
+    ".conf": parse_nginx,
+    ".fact": json.loads,
+    ".json": json.loads,
+    ".service": parse_systemd,
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_renders_and_parses(template: str) -> None:
+    path = ROOT / "roles" / template
+    role = template.split("/", maxsplit=1)[0]
+    loader = DataLoader()
+    loader.set_basedir(str(ROOT / "roles" / role))  # where lookups find the role's files
+    variables = {"ansible_managed": "Managed by Ansible"}
+    for name in ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml"):
+        if (ROOT / "roles" / role / name).exists():
+            variables |= loader.load_from_file(str(ROOT / "roles" / role / name), trusted_as_template=True) or {}
+    variables |= loader.load_from_file(str(SAMPLES))[role]
+    # As ansible.builtin.template does it.
+    source = trust_as_template(path.read_text())
+    text = Templar(loader, variables=variables).template(source, escape_backslashes=False)
+    assert "{{" not in text
+    PARSERS[Path(path.stem).suffix](text)
+
+
+# Modules and filters
+
+
+def argument_spec(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a module makes its AnsibleModule of."""
+    module = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.modules.{name}")
+    made = Mock(side_effect=SystemExit)
+    monkeypatch.setattr(module, "AnsibleModule", made)
+    with pytest.raises(SystemExit):
+        module.main()
+    return dict(made.call_args.kwargs)
+
+
+def comparable(options: dict[str, Any], below: str) -> dict[str, Any]:
+    """What documentation and argument spec both say about options, in one form; ``below`` names the nested ones."""
+    return {
+        name: {
+            "type": option.get("type", "str"),
+            "required": option.get("required", False),
+            "default": option.get("default"),
+            "choices": option.get("choices"),
+            "elements": option.get("elements"),
+            "aliases": option.get("aliases", []),
+            "options": comparable(option.get(below) or {}, below),
+        }
+        for name, option in options.items()
+        if not name.startswith("_")  # between a module and its action plugin
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_documents_its_argument_spec(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented, _, _ = docs.documentation(ROOT / f"plugins/modules/{module}.py")
+    arguments = argument_spec(module, monkeypatch)
+    assert comparable(documented.get("options", {}), "suboptions") == comparable(arguments["argument_spec"], "options")
+    assert documented["module"] == module
+    check_mode = documented["attributes"]["check_mode"]["support"]
+    assert (check_mode != "none") == arguments.get("supports_check_mode", False)
+
+
+def test_every_filter_is_documented() -> None:
+    defined = set()
+    for path in ROOT.glob("plugins/filter/*.py"):
+        module = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.filter.{path.stem}")
+        defined |= set(module.FilterModule().filters())
+    assert set(FILTERS) == defined
+
+
+def test_the_generated_pages_are_current() -> None:
+    assert [str(page.relative_to(ROOT)) for page in docs.outdated()] == [], "run: make docs"
+
+
+# The whole tree
+
+
+def test_the_version_has_its_changelog() -> None:
+    assert load("galaxy.yml")["version"] == list(load("changelogs/changelog.yaml")["releases"])[-1]
+
+
+def test_the_pins_agree() -> None:
+    (binding,) = re.findall(r"^(nvidia-ml-py==\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert f"\n{binding} \\\n" in (ROOT / "requirements-dev.txt").read_text()
+    vllm = load("roles/vllm/defaults/main.yml")["vllm_version"]
+    assert f"\nvllm=={vllm} \\\n" in (ROOT / f"roles/vllm/files/vllm-{vllm}.lock").read_text()
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    # Where people and CI keep checkouts and homes; ops is the user of the lab's hosts.
+    place = re.compile(rb"(?<![\w.}])/(?:(?:root|Users|work|builds|workspace)/|home/(?!ops\b))\w")
+    assert [path for path in tracked_files() if place.search(path.read_bytes())] == []

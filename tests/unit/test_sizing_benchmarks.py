@@ -1,0 +1,80 @@
+"""The two accuracy benchmarks keep their contracts: what they print and how they exit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+VECTOR = {
+    "name": "8B tp1", "avail": [53687091200], "max_model_len": 131072, "bytes_per_block": [2097152],
+    "num_blocks": 25600, "need_one_request": [17179869184], "kv_tokens": 409600, "concurrency": 3.125,
+    "architecture": {"num_hidden_layers": 32, "num_key_value_heads": 8, "head_dim": 128}, "tensor_parallel": 1,
+    "pipeline_parallel": 1, "block_size": 16, "max_num_batched_tokens": 8192, "options": {},
+}  # fmt: skip
+# https://github.com/llm-d-incubation/llm-d-planner/pull/205, Llama 3.1 8B on one H100.
+ROW: dict[str, Any] = {
+    "id": "row", "clean": True, "engine": "V1", "vllm_version": "0.19.0", "outcome": "ok", "failure": None,
+    "gpu": {"name": "H100 80GB SXM", "cuda_total_gib": 79.19},
+    "args": {"tp": 1, "pp": 1, "dp": 1, "gpu_memory_utilization": 0.95, "max_model_len": 8192, "kv_cache_dtype": "auto",
+             "max_num_batched_tokens": 8192, "max_num_seqs": 1024, "dtype": None, "enforce_eager": None,
+             "quantization": None},
+    "config": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
+               "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+               "vocab_size": 128256, "max_position_embeddings": 131072, "rope_theta": 500000.0,
+               "tie_word_embeddings": False, "torch_dtype": "bfloat16"},
+    "safetensors_bytes": 16060514304, "bytes_from": "formula",
+    "measured": {"weights_gib": 14.99, "available_kv_gib": 58.11, "kv_cache_tokens": 476016},
+}  # fmt: skip
+
+
+def benchmark(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_golden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = benchmark("golden")
+    refused = {**VECTOR, "avail": [17179869184], "error": "To serve at least one request with the model's max"}
+    assert golden.main([write(tmp_path / "a", VECTOR, refused)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2/2 exact"
+    assert golden.main([write(tmp_path / "b", VECTOR, {**VECTOR, "kv_tokens": 1}, {**VECTOR, "error": "no"})]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1/3 exact"
+
+
+def test_sizing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizing = benchmark("sizing")
+    failed = {**ROW, "outcome": "failed", "args": {**ROW["args"], "gpu_memory_utilization": 0.2}}
+    dirty = {**ROW, "clean": False}
+    rows = write(tmp_path / "rows", ROW, failed, dirty, {**ROW, "vllm_version": "99.1"})
+    assert sizing.main([rows, "--clean", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kv_tokens"]["n"] == 1
+    assert found["kv_tokens"]["p90"] < 0.5
+    assert found["weights"]["median"] < 0.2
+    assert (found["failures"], found["false_alarms"]) == ({"caught": 1, "of": 1}, {"raised": 0, "of": 1})
+    assert found["unknown"] == 1
+    assert sizing.main([rows]) == 0
+    assert "this planner" in capsys.readouterr().out
+
+
+def test_the_prediction_does_not_see_the_measurement() -> None:
+    sizing = benchmark("sizing")
+    blind = {key: ROW[key] for key in ("gpu", "args", "config", "safetensors_bytes", "vllm_version")}
+    assert sizing.predict(blind) == sizing.predict(ROW)
