@@ -30,6 +30,8 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
                 f"without it would move its instances to other hosts. Bring {name} back, or take it out of gpu_hosts."
             )
         placed = facts.get("ansible_local", {}).get("gpuhosts_vllm", {})
+        if not isinstance(placed, Mapping):  # Ansible's own words on a fact file that it cannot read
+            raise AnsibleFilterError(f"{name}: {placed}. Remove that file; the role vllm writes it anew.")
         hosts.append(
             {
                 "name": name,
@@ -43,9 +45,7 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
 
 def host_targets(names: Iterable[str], hostvars: HostVars, port: int) -> list[dict[str, Any]]:
     """Prometheus file_sd groups, one a host, for an exporter that listens on ``port`` of every host's address."""
-    return [
-        {"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)
-    ]
+    return [{"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)]
 
 
 def verdict(hostvars: HostVars, load_balancers: Iterable[str], monitoring: Iterable[str]) -> dict[str, Any]:

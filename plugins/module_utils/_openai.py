@@ -7,24 +7,20 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["ApiError", "Chat", "OpenAiClient", "RefusedError", "parse_cache_config"]
+from ._errors import ApiError, RefusedError
+
+__all__ = ["Chat", "OpenAiClient", "parse_cache_config"]
 
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_BROKEN_OFF = ("abort", "error")  # finish reasons: what was said until then is not an answer
+_PIECES = ("content", "reasoning", "reasoning_content")  # where a piece of a streamed answer may stand
 _BODY_SHOWN = 300  # characters of an unexpected answer that a message quotes
-
-
-class ApiError(Exception):
-    """The server could not be reached, or answered something else than was asked for; the message says which."""
-
-
-class RefusedError(ApiError):
-    """The server does not accept the API key; asking again is of no use."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,18 @@ class OpenAiClient:
     """Talks to the server at ``url`` (``http://address[:port]``); the key is sent as a bearer token and never shown."""
 
     def __init__(self, url: str, api_key: str = "", timeout: float = 30) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ApiError(f"{url!r} is not a URL: {error}") from error
+        if parts.scheme not in ("http", "https") or not host:
             raise ApiError(f"{url!r} is not an http:// or https:// URL")
-        self._url = parts
+        if not (api_key.isascii() and api_key.isprintable()):  # http.client would show it in its complaint
+            raise ApiError("the API key holds characters that a header cannot, such as a line break at its end")
+        self._make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._host, self._port, self._base = host, port, parts.path.rstrip("/")
+        self._name = host if port is None else f"{host}:{port}"  # for messages
         self._timeout = timeout
         self._headers = {"Content-Type": "application/json"}
         if api_key:
@@ -58,19 +62,37 @@ class OpenAiClient:
 
     def status(self, path: str) -> int:
         """HTTP status of a GET."""
-        connection, answer = self._send("GET", path)
-        with closing(connection):
+        with self._ask("GET", path) as answer:
             return answer.status
 
     def text(self, path: str) -> str:
         """Body of a GET that is answered with 200."""
-        connection, answer = self._send("GET", path)
-        with closing(connection):
-            return self._checked(answer, path).read().decode("utf-8", "replace")
+        return self._body("GET", path)
 
-    def models(self) -> list[dict[str, Any]]:
-        """What ``/v1/models`` lists."""
-        return list(json.loads(self.text("/v1/models"))["data"])
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What ``/v1/models`` lists, by name."""
+        answer = self._body("GET", "/v1/models")
+        try:
+            return {model["id"]: model for model in json.loads(answer)["data"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ApiError(f"/v1/models of {self._name} is no list of models: {_shown(answer)}") from error
+
+    def complete(self, model: str, prompt: str, max_tokens: int) -> str:
+        """The text of one completion, in one piece; unlike a chat, every model that generates can do it."""
+        path = "/v1/completions"
+        # Not ended by the model itself: its first token may be the one that says so.
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
+        answer = self._body("POST", path, body)
+        try:
+            choice = json.loads(answer)["choices"][0]
+            text, reason = choice["text"], choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ApiError(f"{path} of {self._name} gave no completion: {_shown(answer)}") from error
+        if reason in _BROKEN_OFF:
+            raise ApiError(f"{path} of {self._name} broke off with finish_reason {reason!r}")
+        if not text:
+            raise ApiError(f"{path} of {self._name} answered for model {model!r} without any text")
+        return str(text)
 
     def chat(self, model: str, prompt: str, max_tokens: int) -> Chat:
         """Stream one chat completion to its end."""
@@ -83,57 +105,64 @@ class OpenAiClient:
             "stream": True,
         }
         start = time.monotonic()
-        connection, answer = self._send("POST", path, json.dumps(body))
-        with closing(connection):
-            pieces, first = [], 0.0
-            for event in _events(self._checked(answer, path)):
-                if "error" in event:
-                    raise ApiError(f"{path} broke off: {_shown(json.dumps(event['error']))}")
-                for choice in event.get("choices", []):
-                    if choice.get("finish_reason") in ("abort", "error"):
-                        raise ApiError(f"{path} broke off with finish_reason {choice['finish_reason']!r}")
-                    if choice.get("delta", {}).get("content"):
-                        first = first or time.monotonic() - start
-                        pieces.append(choice["delta"]["content"])
+        pieces, first = [], 0.0
+        with self._ask("POST", path, body) as answer:
+            for event in self._events(self._checked(answer, path), path):
+                # A model that reasons may use up its tokens before it comes to the answer.
+                piece = next((event["delta"][key] for key in _PIECES if event.get("delta", {}).get(key)), "")
+                if piece:
+                    first = first or time.monotonic() - start
+                    pieces.append(piece)
         if not pieces:
-            raise ApiError(f"{path} answered model {model!r} without a single token")
+            raise ApiError(f"{path} of {self._name} answered for model {model!r} without any text")
         return Chat("".join(pieces), len(pieces), first, time.monotonic() - start)
 
-    def _send(
-        self, method: str, path: str, body: str | None = None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        secure = self._url.scheme == "https"
-        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = make(self._url.hostname or "", self._url.port, timeout=self._timeout)
+    @contextmanager
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a request, to be read inside the ``with``."""
+        connection = self._make(self._host, self._port, timeout=self._timeout)
+        content = None if body is None else json.dumps(body)
         try:
-            connection.request(method, self._url.path.rstrip("/") + path, body, self._headers)
-            return connection, connection.getresponse()
+            connection.request(method, self._base + path, content, self._headers)
+            with connection.getresponse() as answer:
+                yield answer
         except (OSError, http.client.HTTPException) as error:
+            raise ApiError(f"{method} {path} of {self._name}: {error!s} ({type(error).__name__})") from error
+        finally:
             connection.close()
-            raise ApiError(f"{method} {path} of {self._url.netloc}: {error or type(error).__name__}") from error
+
+    def _body(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
+        with self._ask(method, path, body) as answer:
+            return self._checked(answer, path).read().decode("utf-8", "replace")
 
     def _checked(self, answer: http.client.HTTPResponse, path: str) -> http.client.HTTPResponse:
         if answer.status == http.HTTPStatus.UNAUTHORIZED:
-            raise RefusedError(f"{path} of {self._url.netloc} refuses the API key (HTTP 401)")
+            given = "Authorization" in self._headers
+            fault = "the API key is wrong" if given else "it wants an API key, and none was given"
+            raise RefusedError(f"{path} of {self._name} answered HTTP 401: {fault}; set vllm_api_key")
         if answer.status != http.HTTPStatus.OK:
             body = answer.read(_BODY_SHOWN).decode("utf-8", "replace")
-            raise ApiError(f"{path} of {self._url.netloc} answered HTTP {answer.status}: {_shown(body)}")
+            raise ApiError(f"{path} of {self._name} answered HTTP {answer.status}: {_shown(body)}")
         return answer
 
-
-def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, as they arrive, up to ``[DONE]``."""
-    try:
+    def _events(self, answer: http.client.HTTPResponse, path: str) -> Iterator[dict[str, Any]]:
+        """The choices in a server-sent event stream, as they arrive, up to ``[DONE]``."""
         for line in answer:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[len(b"data:") :].strip()
+            data = line[len(b"data:") :].strip() if line.startswith(b"data:") else b""
             if data == b"[DONE]":
                 return
-            yield json.loads(data)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ApiError(f"the stream broke off: {error or type(error).__name__}") from error
-    raise ApiError("the stream ended without [DONE]")
+            try:
+                event = json.loads(data or b"{}")
+                error, choices = event.get("error"), event.get("choices", [])
+            except (AttributeError, ValueError) as wrong:
+                raise ApiError(f"{path} of {self._name} streamed no event: {_shown(data.decode())}") from wrong
+            if error:
+                raise ApiError(f"{path} of {self._name} broke off: {_shown(json.dumps(error))}")
+            for choice in choices:
+                if choice.get("finish_reason") in _BROKEN_OFF:
+                    raise ApiError(f"{path} of {self._name} broke off with finish_reason {choice['finish_reason']!r}")
+                yield choice
+        raise ApiError(f"{path} of {self._name} ended its stream without [DONE]")
 
 
 def _shown(body: str) -> str:

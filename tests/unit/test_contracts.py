@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.gpuhosts.vllm.plugins.module_utils import _errors, _plan, _wishes
 
 from tests.tools import docs
 
@@ -174,6 +175,34 @@ def test_every_filter_is_documented() -> None:
 
 def test_the_generated_pages_are_current() -> None:
     assert [str(page.relative_to(ROOT)) for page in docs.outdated()] == [], "run: make docs"
+
+
+# The plan
+
+
+def field_names(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The fields of a plan as docs/plan-schema.md writes them: ``instances[].nodes[].rank``."""
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{prefix}{name}[]"
+            yield from field_names(value[0], f"{prefix}{name}[].")
+        elif isinstance(value, dict) and name not in {"engine_args", "env"}:
+            yield from field_names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_the_plan_has_the_fields_that_its_schema_documents() -> None:
+    facts = {"gpus": [{"index": 0, "total_gib": 79.6}], "link": "host", "domains": [[0]]}
+    host = _plan.Host.from_dict({"name": "gpu1", "address": "192.0.2.1", "gpu_facts": facts})
+    wish = {"name": "tiny", "source": "/srv/models/tiny"}
+    fits, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 1}}], None, {})
+    too_large, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 2}}], None, {})
+    with pytest.raises(_errors.PlacementError) as refusal:
+        _plan.plan_fleet(too_large, [host])
+    whole = _plan.plan_fleet(fits, [host]) | {"rejected": refusal.value.rejected}
+    documented = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs/plan-schema.md").read_text(), re.MULTILINE)
+    assert sorted(field_names(whole)) == sorted(documented)
 
 
 # The whole tree

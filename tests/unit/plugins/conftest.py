@@ -1,0 +1,52 @@
+"""What the tests of the plugins share: modules run through main(), a pretended NVML, and a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from tests.unit.plugins.pretended_engine import Engine
+
+ROOT = Path(__file__).resolve().parents[3]
+RunModule = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
+    """Run a module's main() with arguments; returns what it prints as JSON."""
+
+    def run(module: ModuleType, **arguments: Any) -> dict[str, Any]:
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a libnvidia-ml.so.1 that answers from the file named in FAKE_NVML_CONFIG."""
+    directory = tmp_path_factory.mktemp("nvml")
+    options = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
+    source = ROOT / "tests/fake_nvml/fake_nvml.c"
+    subprocess.run(["gcc", *options, "-o", str(directory / "libnvidia-ml.so.1"), str(source)], check=True)
+    return directory
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """A vLLM that answers; give its attributes other values to make it fail."""
+    with Engine() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
