@@ -27,6 +27,7 @@ from .wheelhouse import MIRROR
 
 SUBNET = "172.29.250.0/24"
 MIRROR_ADDRESS = "172.29.250.2"
+_MOLECULE_RANGE = "172.29.250.128/25"  # what the engine hands out by itself
 
 _READY_SECONDS = 60
 _OPS = 1000  # uid of the user that Ansible logs in as
@@ -65,7 +66,7 @@ Files = Mapping[str, bytes]  # absolute path -> content
 def prepare_network(client: docker.DockerClient) -> None:
     """Create the lab's network if it is not there."""
     if not client.networks.list(names=[f"^{NAME}$"]):
-        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=SUBNET)])
+        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=SUBNET, iprange=_MOLECULE_RANGE)])
         client.networks.create(NAME, ipam=ipam, labels={LABEL: SUBNET})
 
 
