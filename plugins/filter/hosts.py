@@ -43,9 +43,7 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
 
 def host_targets(names: Iterable[str], hostvars: HostVars, port: int) -> list[dict[str, Any]]:
     """Prometheus file_sd groups, one a host, for an exporter that listens on ``port`` of every host's address."""
-    return [
-        {"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)
-    ]
+    return [{"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)]
 
 
 def verdict(hostvars: HostVars, load_balancers: Iterable[str], monitoring: Iterable[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     ├── SizingError          something that cannot be sized
     │   ├── ModelConfigError a config.json that is not a model's at all
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
+    ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BindingMissingError  there is no pynvml to talk to NVML with
     └── ApiError             a server could not be reached, or answered something else than was asked for
         └── RefusedError     it does not accept the API key; asking again is of no use
@@ -24,6 +25,7 @@ __all__ = [
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
+    "NotReadyError",
     "PlacementError",
     "RefusedError",
     "SizingError",
@@ -67,11 +69,21 @@ class KvCacheError(SizingError):
     that would fit (0: not even one token).
     """
 
-    def __init__(self, message: str, *, needed_bytes: int = 0, available_bytes: int = 0, max_model_len: int = 0) -> None:
+    def __init__(
+        self, message: str, *, needed_bytes: int = 0, available_bytes: int = 0, max_model_len: int = 0
+    ) -> None:
         super().__init__(message)
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
         self.max_model_len = max_model_len
+
+
+class NotReadyError(FleetError):
+    """An engine that does not answer; ``stage`` is how far it came: unit, health, models or completion."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
 
 
 class BindingMissingError(FleetError):

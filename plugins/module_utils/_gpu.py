@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any
 
 __all__ = ["Gpu", "GpuHost", "GpuProcess", "MigDevice"]
 
@@ -13,16 +14,16 @@ class GpuProcess:
     """A process with a compute context on a GPU."""
 
     pid: int
-    used_gib: Optional[float] = None
+    used_gib: float | None = None
 
 
 @dataclass(frozen=True)
 class MigDevice:
     """A slice of a GPU in MIG mode."""
 
-    uuid: Optional[str] = None
-    name: Optional[str] = None
-    total_gib: Optional[float] = None
+    uuid: str | None = None
+    name: str | None = None
+    total_gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,25 +32,25 @@ class Gpu:
 
     index: int
     lost: bool = False  # fell off the bus; nothing else is known of it then
-    uuid: Optional[str] = None
-    pci_bus_id: Optional[str] = None
-    name: Optional[str] = None
-    total_gib: Optional[float] = None  # the driver's reserve included
-    reserved_gib: Optional[float] = None  # never given to applications
-    free_gib: Optional[float] = None
-    compute_capability: Optional[str] = None  # "9.0"
-    mig_enabled: Optional[bool] = None
-    mig_devices: Tuple[MigDevice, ...] = ()
-    ecc_enabled: Optional[bool] = None
-    persistence_enabled: Optional[bool] = None
-    power_limit_w: Optional[float] = None
-    pcie_generation: Optional[int] = None  # drops while the card idles
-    pcie_generation_max: Optional[int] = None
-    pcie_width: Optional[int] = None
-    pcie_width_max: Optional[int] = None
-    numa_node: Optional[int] = None
-    fabric_state: Optional[str] = None  # of NVSwitch systems: not_started, in_progress, completed
-    processes: Tuple[GpuProcess, ...] = ()
+    uuid: str | None = None
+    pci_bus_id: str | None = None
+    name: str | None = None
+    total_gib: float | None = None  # the driver's reserve included
+    reserved_gib: float | None = None  # never given to applications
+    free_gib: float | None = None
+    compute_capability: str | None = None  # "9.0"
+    mig_enabled: bool | None = None
+    mig_devices: tuple[MigDevice, ...] = ()
+    ecc_enabled: bool | None = None
+    persistence_enabled: bool | None = None
+    power_limit_w: float | None = None
+    pcie_generation: int | None = None  # drops while the card idles
+    pcie_generation_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    numa_node: int | None = None
+    fabric_state: str | None = None  # of NVSwitch systems: not_started, in_progress, completed
+    processes: tuple[GpuProcess, ...] = ()
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Gpu:
@@ -64,13 +65,13 @@ class Gpu:
 class GpuHost:
     """The GPUs of a host and how they reach each other."""
 
-    gpus: Tuple[Gpu, ...] = ()
-    reason: Optional[str] = None  # why there are no GPUs, or why what is told of them is doubtful
-    driver_version: Optional[str] = None  # of the library
-    module_version: Optional[str] = None  # of the kernel module that is loaded
-    cuda_version: Optional[str] = None  # newest that the driver runs, "13.0"
-    link: Optional[str] = None  # what holds a domain together: nvlink, pcie (one root), host
-    domains: Tuple[Tuple[int, ...], ...] = ()  # disjoint sets of GPU indices, all GPUs but lost ones
+    gpus: tuple[Gpu, ...] = ()
+    reason: str | None = None  # why there are no GPUs, or why what is told of them is doubtful
+    driver_version: str | None = None  # of the library
+    module_version: str | None = None  # of the kernel module that is loaded
+    cuda_version: str | None = None  # newest that the driver runs, "13.0"
+    link: str | None = None  # what holds a domain together: nvlink, pcie (one root), host
+    domains: tuple[tuple[int, ...], ...] = ()  # disjoint sets of GPU indices, all GPUs but lost ones
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a fact."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any
 
+from ._errors import BindingMissingError
 from ._gpu import Gpu, GpuHost, GpuProcess, MigDevice
 
-__all__ = ["BindingMissingError", "pack_binding", "read_host", "unpack_binding"]
+__all__ = ["pack_binding", "read_host", "unpack_binding"]
 
 GIB = 2**30
 MODULE_VERSION = Path("/sys/module/nvidia/version")
@@ -27,18 +28,14 @@ FABRIC_STATES = {1: "not_started", 2: "in_progress", 3: "completed"}
 MEMORY_NODE_SCOPE = 0
 
 
-class BindingMissingError(Exception):
-    """There is no pynvml to talk to NVML with."""
-
-
 class GpuLostError(Exception):
     """The GPU fell off the bus (NVML error 15)."""
 
 
-def pack_binding() -> Optional[str]:
+def pack_binding() -> str | None:
     """The pynvml of this Python as text to send along with a module; None when it has none."""
     spec = importlib.util.find_spec("pynvml")
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or spec.submodule_search_locations:  # a package of that name is another one
         return None
     return base64.b64encode(zlib.compress(Path(spec.origin).read_bytes())).decode("ascii")
 
@@ -96,8 +93,10 @@ class _Nvml:
             if getattr(error, "value", None) == self._binding.NVML_ERROR_GPU_IS_LOST:
                 raise GpuLostError from error
             return None
+        except AttributeError:  # the host's own pynvml may be an old one
+            return None
 
-    def host(self, module_version: Optional[str]) -> GpuHost:
+    def host(self, module_version: str | None) -> GpuHost:
         """All GPUs of the host and the links between them."""
         handles: dict[int, Any] = {}
         gpus = []
@@ -123,9 +122,8 @@ class _Nvml:
     def gpu(self, index: int, handle: Any) -> Gpu:
         """Everything about one GPU."""
         ask = self.ask
-        memory = ask("nvmlDeviceGetMemoryInfo", handle, self._binding.nvmlMemory_v2) or ask(
-            "nvmlDeviceGetMemoryInfo", handle
-        )
+        version_2 = getattr(self._binding, "nvmlMemory_v2", None)  # tells the driver's reserve apart from what is used
+        memory = ask("nvmlDeviceGetMemoryInfo", handle, version_2) or ask("nvmlDeviceGetMemoryInfo", handle)
         capability = ask("nvmlDeviceGetCudaComputeCapability", handle)
         pci = ask("nvmlDeviceGetPciInfo", handle)
         power_mw = ask("nvmlDeviceGetEnforcedPowerLimit", handle)
@@ -168,26 +166,32 @@ class _Nvml:
                     total_gib=_gib(getattr(memory, "total", None)),
                 )
 
-    def numa_node(self, handle: Any) -> Optional[int]:
+    def numa_node(self, handle: Any) -> int | None:
         """The NUMA node nearest to the GPU."""
         affinity = self.ask("nvmlDeviceGetMemoryAffinity", handle, 1, MEMORY_NODE_SCOPE)
         nodes = affinity[0] if affinity else 0
         return (nodes & -nodes).bit_length() - 1 if nodes else None
 
-    def fabric_state(self, handle: Any) -> Optional[str]:
+    def fabric_state(self, handle: Any) -> str | None:
         """How far the GPU has come in joining the NVSwitch fabric; None where there is none."""
-        info = self._binding.c_nvmlGpuFabricInfo_v3_t()
-        answered = self.ask("nvmlDeviceGetGpuFabricInfoV", handle, byref(info)) is not None
+        info = self.ask("c_nvmlGpuFabricInfo_v3_t")
+        answered = info and self.ask("nvmlDeviceGetGpuFabricInfoV", handle, byref(info)) is not None
         return FABRIC_STATES.get(info.state) if answered else None
 
-    def domains(self, handles: dict[int, Any]) -> tuple[Optional[str], tuple[tuple[int, ...], ...]]:
+    def domains(self, handles: dict[int, Any]) -> tuple[str | None, tuple[tuple[int, ...], ...]]:
         """What links the GPUs best, and the sets of them in which each is so linked with each."""
 
+        def ask(function: str, one: int, other: int, *arguments: int) -> int | None:
+            try:
+                return self.ask(function, handles[one], handles[other], *arguments)
+            except GpuLostError:  # since it was looked at
+                return None
+
         def nvlink(one: int, other: int) -> bool:
-            return self.ask("nvmlDeviceGetP2PStatus", handles[one], handles[other], P2P_NVLINK) == 0
+            return ask("nvmlDeviceGetP2PStatus", one, other, P2P_NVLINK) == 0
 
         def pcie_root(one: int, other: int) -> bool:
-            level = self.ask("nvmlDeviceGetTopologyCommonAncestor", handles[one], handles[other])
+            level = ask("nvmlDeviceGetTopologyCommonAncestor", one, other)
             return level is not None and level <= SAME_HOST_BRIDGE
 
         for link, linked in (("nvlink", nvlink), ("pcie", pcie_root)):
@@ -210,11 +214,11 @@ def _cliques(indices: Sequence[int], linked: Callable[[int, int], bool]) -> tupl
     return tuple(tuple(members) for members in sets)
 
 
-def _gib(size_bytes: Optional[int]) -> Optional[float]:
+def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else round(size_bytes / GIB, 3)
 
 
-def _current(modes: Optional[Sequence[int]]) -> Optional[bool]:
+def _current(modes: Sequence[int] | None) -> bool | None:
     """NVML tells the current and the pending mode; the current one counts."""
     return None if modes is None else bool(modes[0])
 

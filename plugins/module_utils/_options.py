@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Optional
+from functools import cache
+from typing import Any
 
 from ._vllm_options import TABLES
 
-__all__ = ["Option", "check_options", "did_you_mean", "known_releases", "options_of"]
+__all__ = ["Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
 
 # What the plan writes itself, and where an operator says it instead.
 _OWNED = {
@@ -67,8 +67,8 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
-@lru_cache(maxsize=None)
-def options_of(version: str) -> Optional[dict[str, Option]]:
+@cache
+def options_of(version: str) -> dict[str, Option] | None:
     """Every option that a release has, by its name and its aliases; None for a release that is not in the catalogue."""
     options: dict[str, Option] = {}
     for release in known_releases():
@@ -114,6 +114,12 @@ def check_options(extra_args: Mapping[str, Any], version: str, where: str, probl
     return {name: value for name, value in checked.items() if value is not False or name not in flags}
 
 
+def wrong_value(name: str, value: Any, version: str) -> str:
+    """What is wrong with the value of an option of a release; empty if nothing is known to be."""
+    option = (options_of(version) or {}).get(name)
+    return _wrong(option, value) if option else ""
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The end of a message about an unknown name; empty if there is nothing like it."""
     near = difflib.get_close_matches(name, sorted(candidates), n=1)
@@ -135,26 +141,28 @@ def _spelling(key: str, options: Mapping[str, Option], release: tuple[int, ...])
 
 def _wrong(option: Option, value: Any) -> str:
     """What is wrong with the value of an option; empty if nothing is."""
-    if option.takes in ("flag", "switch"):
-        return "" if isinstance(value, bool) else f"it is a switch: write true or false, not {value!r}."
-    if value is None or isinstance(value, bool):
-        return "it takes a value, and there is none."
-    if isinstance(value, list) and option.takes != "values":
-        return "it takes one value, not a list."
-    if option.takes in ("int", "float") and not _is_number(value, option.takes):
-        return f"it takes a number, not {value!r}."
     values = value if isinstance(value, list) else [value]
-    if option.takes == "values" and any(isinstance(item, (dict, list)) for item in values):
-        return "it takes a list of plain values; write a mapping as JSON text."
     strangers = [str(item) for item in values if option.choices and str(item) not in option.choices]
-    if strangers:
-        return f"{strangers[0]!r} is not one of {', '.join(option.choices)}."
-    return ""
+    wrong = ""
+    if option.takes in ("flag", "switch"):
+        wrong = "" if isinstance(value, bool) else f"it is a switch: write true or false, not {value!r}."
+    elif value is None or isinstance(value, bool):
+        wrong = "it takes a value, and there is none."
+    elif isinstance(value, list) and option.takes != "values":
+        wrong = "it takes one value, not a list."
+    elif option.takes == "values" and any(isinstance(item, (dict, list)) for item in values):
+        wrong = "it takes a list of plain values; write a mapping as JSON text."
+    elif not _is_number(value, option.takes):
+        wrong = f"it takes a number, not {value!r}."
+    elif strangers:
+        wrong = f"{strangers[0]!r} is not one of {', '.join(option.choices)}."
+    return wrong
 
 
-def _is_number(value: Any, kind: str) -> bool:
+def _is_number(value: Any, takes: str) -> bool:
+    """Whether it is, where the option takes one."""
     try:
-        (int if kind == "int" else float)(str(value))
+        {"int": int, "float": float}.get(takes, str)(str(value))
     except ValueError:
         return False
     return True

@@ -14,7 +14,6 @@ import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 __all__ = ["Demand", "Domains", "NoRoomError", "Place", "Slot", "place_all"]
 
@@ -29,7 +28,7 @@ class Demand:
     model: str
     gpus: int  # of one instance
     hosts: tuple[str, ...]  # where they may go
-    replicas: Optional[int] = None
+    replicas: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class _Floor:
         """The smaller, the better."""
         return self._count[demand.model, host], -sum(map(len, self._free[host])), host
 
-    def _best_host(self, demand: Demand) -> Optional[str]:
+    def _best_host(self, demand: Demand) -> str | None:
         queue = self._queues[demand.model]
         while queue:
             host = queue[0][2]

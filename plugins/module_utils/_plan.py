@@ -11,9 +11,9 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
-from typing import Any, Optional
+from typing import Any
 
 from ._errors import PlacementError
 from ._gpu import Gpu, GpuHost
@@ -78,7 +78,7 @@ class Shape:
     """How one instance of a model is spread over GPUs, and why so."""
 
     parallelism: Parallelism
-    why: tuple[str, ...] = field(default=())
+    why: str
 
     @property
     def gpus(self) -> int:
@@ -92,29 +92,13 @@ class Shape:
 def choose_shape(wish: Wish, hosts: Sequence[Host]) -> Shape:
     """The shape for a model, given the hosts it may go to; raises :class:`PlacementError` if there is none."""
     if wish.parallelism is None:
-        shape = Shape(Parallelism(), ("tensor 1, pipeline 1: this version does not size models; set parallelism",))
+        shape = Shape(Parallelism(), "this version does not size models; set parallelism")
     else:
-        shape = Shape(wish.parallelism, (f"tensor {wish.parallelism.tensor}: as the inventory says",))
-        if wish.parallelism.pipeline > 1:
-            shape = Shape(wish.parallelism, (*shape.why, f"pipeline {wish.parallelism.pipeline}: as the inventory says"))
+        shape = Shape(wish.parallelism, "as the inventory says")
     sizes = {host.name: max(map(len, host.domains()), default=0) for host in hosts}
     largest = max(sizes.values(), default=0)
     if shape.gpus > largest:
-        where = ", ".join(_some([name for name, size in sizes.items() if size == largest > 0]))
-        there = f"the largest such set has {largest} ({where})" if largest else "there is none"
-        raise PlacementError(
-            [
-                _rejected(
-                    wish,
-                    shape,
-                    f"one instance ({shape}) needs {shape.gpus} GPUs of one host that are linked with each other; {there}.",
-                    nearest_fit=f"{largest} GPUs" if largest else None,
-                    knob=f"Lower {wish.where}.parallelism to at most {largest} GPUs."
-                    if largest
-                    else f"Widen {wish.where}.hosts, or see to the GPUs of its hosts.",
-                )
-            ]
-        )
+        raise PlacementError([_too_large(wish, shape, sizes, largest)])
     return shape
 
 
@@ -155,7 +139,7 @@ def plan_fleet(wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int = 8
     return {"version": VERSION, "instances": instances, "rejected": [], "warnings": warnings}
 
 
-def _unusable(gpu: Gpu) -> Optional[str]:
+def _unusable(gpu: Gpu) -> str | None:
     if gpu.lost:
         return "it is lost (fell off the bus); reboot the host or replace the GPU"
     if gpu.mig_enabled:
@@ -184,7 +168,7 @@ def _running_places(hosts: Sequence[Host]) -> dict[Slot, Place]:
     }
 
 
-def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: Optional[str], knob: str) -> dict[str, Any]:
+def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
     return {
         "model": wish.name,
         "shape": str(shape),
@@ -196,6 +180,27 @@ def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: Optional[st
     }
 
 
+def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int) -> dict[str, Any]:
+    needs = f"one instance ({shape}) needs {shape.gpus} GPUs of one host that are linked with each other"
+    if not largest:
+        names = ", ".join(_some(list(sizes))) or "no host of gpu_hosts"
+        return _rejected(
+            wish,
+            shape,
+            f"{needs}; none of its hosts ({names}) has a usable one.",
+            nearest_fit=None,
+            knob=f"See to the GPUs of these hosts, or widen {wish.where}.hosts.",
+        )
+    where = ", ".join(_some([name for name, size in sizes.items() if size == largest]))
+    return _rejected(
+        wish,
+        shape,
+        f"{needs}; the largest such set has {largest} ({where}).",
+        nearest_fit=f"{largest} GPUs",
+        knob=f"Lower {wish.where}.parallelism so that tensor x pipeline is at most {largest}.",
+    )
+
+
 def _no_room(wish: Wish, shape: Shape, error: NoRoomError, hosts: Sequence[Host]) -> dict[str, Any]:
     wanted = error.demand.replicas or 1
     there = sum(len(domain) for host in hosts if host.name in error.demand.hosts for domain in host.domains())
@@ -203,8 +208,8 @@ def _no_room(wish: Wish, shape: Shape, error: NoRoomError, hosts: Sequence[Host]
     return _rejected(
         wish,
         shape,
-        f"{instances} of {shape.gpus} linked GPUs each need {wanted * shape.gpus} GPUs; its hosts have {there} usable ones, "
-        f"which it shares with the other models, and room for {error.placed} of them.",
+        f"{instances} of {shape.gpus} GPUs each need {wanted * shape.gpus} GPUs; its hosts have {there} usable ones, "
+        f"and beside the other models there is room for {error.placed} of the {wanted}.",
         nearest_fit=f"replicas {error.placed}" if error.placed else None,
         knob=f"Lower {wish.where}.replicas to {error.placed}, or those of another model, or add GPUs."
         if error.placed
@@ -257,7 +262,9 @@ def _instance(wish: Wish, shape: Shape, slot: Slot, place: Place, host: Host, po
     utilization = wish.gpu_memory_utilization or UTILIZATION
     link = LINKS.get(host.hardware.link or "", "")
     gpus = ", ".join(map(str, place.gpus))
-    why = [*shape.why, f"GPUs {gpus}: {link}" if len(place.gpus) > 1 else f"GPU {gpus}: one is enough"]
+    why = [f"{shape}: {shape.why}"]
+    if len(place.gpus) > 1:
+        why.append(f"GPUs {gpus}: {link}")
     if wish.replicas is None:
         why.append("replicas auto: as many as fit, in turns with the other automatic models")
     return {
@@ -278,7 +285,7 @@ def _instance(wish: Wish, shape: Shape, slot: Slot, place: Place, host: Host, po
     }
 
 
-def _executor(shape: Shape) -> Optional[str]:
+def _executor(shape: Shape) -> str | None:
     return "mp" if shape.gpus > 1 else None
 
 
@@ -316,8 +323,8 @@ def _budget(host: Host, place: Place, utilization: float) -> dict[str, Any]:
     }
 
 
-def format_table(plan: Mapping[str, Any], gpus: int) -> str:
-    """The plan for people, at most 100 columns wide; ``gpus`` is how many usable ones the hosts have."""
+def format_table(plan: Mapping[str, Any]) -> str:
+    """The plan for people, at most 100 columns wide."""
     rows = [("INSTANCE", "HOST", "GPUS", "TP", "PP", "GIB/GPU", "ENDPOINT")]
     for instance in plan["instances"]:
         endpoint, shape = instance["endpoint"], instance["parallelism"]
@@ -338,7 +345,7 @@ def format_table(plan: Mapping[str, Any], gpus: int) -> str:
     used = sum(len(node["gpus"]) for instance in plan["instances"] for node in instance["nodes"])
     models = len({instance["model"] for instance in plan["instances"]})
     lines.append("")
-    lines.append(f"{len(plan['instances'])} instances of {models} models on {used} of {gpus} usable GPUs")
+    lines.append(f"{len(plan['instances'])} instances of {models} models on {used} GPUs")
     for warning in plan["warnings"]:
         lines += textwrap.wrap(f"warning: {warning}", TABLE_WIDTH, subsequent_indent="  ")
     return "\n".join(lines)

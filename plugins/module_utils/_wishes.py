@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from ._errors import WishError
-from ._options import check_options, did_you_mean, known_releases, options_of
+from ._options import check_options, did_you_mean, known_releases, options_of, wrong_value
 
 __all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
 
@@ -46,34 +46,34 @@ class Wish:
     where: str  # vllm_models[0]
     name: str
     source: str
-    revision: Optional[str] = None
-    replicas: Optional[int] = None
+    revision: str | None = None
+    replicas: int | None = None
     objective: str = "throughput"
-    context_length: Optional[int] = None  # tokens
-    concurrency: Optional[int] = None  # requests
-    parallelism: Optional[Parallelism] = None
-    gpu_memory_utilization: Optional[float] = None
-    kv_cache_dtype: Optional[str] = None
+    context_length: int | None = None  # tokens
+    concurrency: int | None = None  # requests
+    parallelism: Parallelism | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
     runtime: str = "systemd"
-    executor: Optional[str] = None
-    port: Optional[int] = None
-    hosts: Optional[frozenset[str]] = None  # None: every GPU host
+    executor: str | None = None
+    port: int | None = None
+    hosts: frozenset[str] | None = None  # None: every GPU host
     lora: tuple[str, ...] = ()
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """What is wrong with one value, without the place."""
 
 
 def read_wishes(
-    models: Any, version: Optional[str] = None, groups: Optional[Mapping[str, Iterable[str]]] = None
+    models: Any, version: str | None = None, groups: Mapping[str, Iterable[str]] | None = None
 ) -> tuple[list[Wish], list[str]]:
     """The wishes, and warnings about them.
 
     ``version`` is that of vLLM (None: the newest of the catalogue); ``groups`` are the inventory's groups with their
-    hosts, by which ``hosts:`` of a model is understood (None: they are not known).
+    hosts, by which ``hosts:`` of a model is understood (empty: they are not known).
 
     :raises WishError: any of the entries is wrong.
     """
@@ -89,52 +89,54 @@ def read_wishes(
         )
     wishes = []
     for number, entry in enumerate(models):
-        where = f"vllm_models[{number}]"
-        if not isinstance(entry, Mapping):
-            problems.append(f"{where}: is {entry!r}; an entry is a mapping with at least name and source.")
-            continue
         before = len(problems)
-        values = _read(entry, _FIELDS, where, problems)
-        values["extra_args"] = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems)
-        if values.get("hosts") is not None and groups is not None:
-            values["hosts"] = _members(values["hosts"], groups, f"{where}.hosts", problems)
-        if values.get("concurrency") and "max-num-seqs" in values["extra_args"]:
-            problems.append(f"{where}.extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.")
-        dtypes = (options_of(release) or {}).get("kv-cache-dtype")
-        if values.get("kv_cache_dtype") and dtypes and dtypes.choices and values["kv_cache_dtype"] not in dtypes.choices:
-            problems.append(
-                f"{where}.kv_cache_dtype: {values['kv_cache_dtype']!r} is not one of {', '.join(dtypes.choices)}."
-            )
-        if values.get("objective", "throughput") != "throughput":
-            warnings.append(
-                f"{where}.objective: {values['objective']!r} has no effect in this version; set parallelism yourself."
-            )
+        values = _entry(entry, f"vllm_models[{number}]", release, groups, problems)
         if len(problems) == before:
-            wishes.append(Wish(where=where, **values))
+            wishes.append(Wish(**values))
     problems += _repeated(models, "name", "give every model a name of its own")
     problems += _repeated(models, "port", "choose another, or leave it out")
     if problems:
         raise WishError(problems)
+    warnings += (
+        f"{wish.where}.objective: {wish.objective!r} has no effect in this version; set parallelism yourself."
+        for wish in wishes
+        if wish.objective != "throughput"
+    )
     return wishes, warnings
 
 
-def _read(
-    entry: Mapping[Any, Any], fields: Mapping[str, _Check], where: str, problems: list[str]
+def _entry(
+    entry: Any, where: str, release: str, groups: Mapping[str, Iterable[str]] | None, problems: list[str]
 ) -> dict[str, Any]:
+    """The fields of a Wish; mistakes are added to ``problems``."""
+    if not isinstance(entry, Mapping):
+        problems.append(f"{where}: is {entry!r}; an entry is a mapping with at least name and source.")
+        return {}
+    problems += (f"{where}: has no {key}; every model needs one." for key in ("name", "source") if key not in entry)
+    values = _read(entry, _FIELDS, where, problems)
+    arguments = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems)
+    if values.get("concurrency") and "max-num-seqs" in arguments:
+        problems.append(f"{where}.extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.")
+    wrong_dtype = values.get("kv_cache_dtype") and wrong_value("kv-cache-dtype", values["kv_cache_dtype"], release)
+    if wrong_dtype:
+        problems.append(f"{where}.kv_cache_dtype: {wrong_dtype}")
+    if values.get("hosts") is not None and groups:
+        values["hosts"] = _members(values["hosts"], groups, f"{where}.hosts", problems)
+    return {**values, "where": where, "extra_args": arguments}
+
+
+def _read(entry: Mapping[Any, Any], fields: Mapping[str, _Check], where: str, problems: list[str]) -> dict[str, Any]:
     """The values of a mapping, each checked by its field; mistakes are added to ``problems``."""
     for key in entry:
         if key not in fields:
             hint = did_you_mean(str(key), fields) or f"; there are {', '.join(fields)}."
             problems.append(f"{where}: unknown key {str(key)!r}{hint}")
     values = {}
-    for key in ("name", "source") if fields is _FIELDS else ():
-        if key not in entry:
-            problems.append(f"{where}: has no {key}; every model needs one.")
     for key, check in fields.items():
         if key in entry:
             try:
                 values[key] = check(entry[key])
-            except _Wrong as error:
+            except _WrongError as error:
                 problems.append(f"{where}.{key}: {error}")
     return values
 
@@ -160,12 +162,11 @@ def _repeated(models: Sequence[Any], key: str, advice: str) -> Iterable[str]:
         if isinstance(entry, Mapping) and entry.get(key) is not None:
             earlier = first.setdefault(str(entry[key]), number)
             if earlier != number:
-                yield (
-                    f"vllm_models[{number}].{key}: {entry[key]!r} is already the {key} of vllm_models[{earlier}]; {advice}."
-                )
+                taken = f"{entry[key]!r} is already the {key} of vllm_models[{earlier}]"
+                yield f"vllm_models[{number}].{key}: {taken}; {advice}."
 
 
-# Checks of single values: they return the value as a Wish holds it, or raise _Wrong.
+# Checks of single values: they return the value as a Wish holds it, or raise _WrongError.
 
 _Check = Callable[[Any], Any]
 
@@ -176,30 +177,30 @@ def _auto(check: _Check) -> _Check:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _Wrong(f"{value!r} is not a text; quote it if it looks like a number.")
+        raise _WrongError(f"{value!r} is not a text; quote it if it looks like a number.")
     return value
 
 
 def _name(value: Any) -> str:
     if not _NAME.fullmatch(_text(value)):
-        raise _Wrong(f"{value!r} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
+        raise _WrongError(f"{value!r} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
     return str(value)
 
 
 def _source(value: Any) -> str:
     if not _text(value).startswith("/") and not _HUB_ID.fullmatch(value):
-        raise _Wrong(f"{value!r} is neither a model of the hub (organisation/model) nor an absolute path.")
+        raise _WrongError(f"{value!r} is neither a model of the hub (organisation/model) nor an absolute path.")
     return str(value)
 
 
-def _whole(least: int, most: Optional[int] = None) -> _Check:
+def _whole(least: int, most: int | None = None) -> _Check:
     """A whole number; digits in a text are one too, which is what Ansible before 2.19 makes of templates."""
 
     def check(value: Any) -> int:
         number = int(value) if isinstance(value, str) and value.isdecimal() else value
         if isinstance(number, bool) or not isinstance(number, int) or number < least or (most and number > most):
             extent = f"of at least {least}" if most is None else f"from {least} to {most}"
-            raise _Wrong(f"{value!r} is not a whole number {extent}.")
+            raise _WrongError(f"{value!r} is not a whole number {extent}.")
         return number
 
     return check
@@ -211,20 +212,20 @@ def _fraction(value: Any) -> float:
     except (TypeError, ValueError):
         number = 0.0
     if isinstance(value, bool) or not 0 < number <= 1:
-        raise _Wrong(f"{value!r} is not a number above 0 and up to 1.")
+        raise _WrongError(f"{value!r} is not a number above 0 and up to 1.")
     return number
 
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong(f"{value!r} is neither true nor false.")
+        raise _WrongError(f"{value!r} is neither true nor false.")
     return value
 
 
 def _one_of(*choices: str) -> _Check:
     def check(value: Any) -> str:
         if value not in choices:
-            raise _Wrong(f"{value!r} is not one of {', '.join(choices)}.")
+            raise _WrongError(f"{value!r} is not one of {', '.join(choices)}.")
         return str(value)
 
     return check
@@ -235,7 +236,7 @@ def _supported(only: str, others: Sequence[str]) -> _Check:
 
     def check(value: Any) -> str:
         if value in others:
-            raise _Wrong(f"{value!r} is not supported yet: {only} is the only one in this version.")
+            raise _WrongError(f"{value!r} is not supported yet: {only} is the only one in this version.")
         return _one_of(only, *others)(value)
 
     return check
@@ -243,30 +244,30 @@ def _supported(only: str, others: Sequence[str]) -> _Check:
 
 def _parallelism(value: Any) -> Parallelism:
     if not isinstance(value, Mapping):
-        raise _Wrong(f"{value!r} is neither auto nor a mapping such as {{tensor: 4, pipeline: 2}}.")
+        raise _WrongError(f"{value!r} is neither auto nor a mapping such as {{tensor: 4, pipeline: 2}}.")
     problems: list[str] = []
     values = _read(value, {"tensor": _whole(1), "pipeline": _whole(1), "expert": _boolean}, "", problems)
     if problems:
-        raise _Wrong(" ".join(problem.lstrip(".: ") for problem in problems))
+        raise _WrongError(" ".join(problem.lstrip(".: ") for problem in problems))
     return Parallelism(**values)
 
 
 def _hosts(value: Any) -> frozenset[str]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise _Wrong(f"{value!r} is neither a group or host nor a list of them; leave it out for all GPU hosts.")
+        raise _WrongError(f"{value!r} is neither a group or host nor a list of them; leave it out for all GPU hosts.")
     return frozenset(names)
 
 
 def _lora(value: Any) -> tuple[str, ...]:
     if value:
-        raise _Wrong("adapters are not supported yet; leave it out.")
+        raise _WrongError("adapters are not supported yet; leave it out.")
     return ()
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
-        raise _Wrong(f"{value!r} is not a mapping of names to values.")
+        raise _WrongError(f"{value!r} is not a mapping of names to values.")
     return dict(value or {})
 
 
@@ -274,11 +275,11 @@ def _env(value: Any) -> dict[str, str]:
     variables = _mapping(value)
     for name, content in variables.items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            raise _Wrong(f"{name!r} is not the name of an environment variable.")
+            raise _WrongError(f"{name!r} is not the name of an environment variable.")
         if name in _OWNED_ENV:
-            raise _Wrong(f"{name} is not for env: {_OWNED_ENV[name]}")
+            raise _WrongError(f"{name} is not for env: {_OWNED_ENV[name]}")
         if isinstance(content, bool) or not isinstance(content, (str, int, float)):
-            raise _Wrong(f"the value of {name} is not a text; quote it.")
+            raise _WrongError(f"the value of {name} is not a text; quote it.")
     return {name: str(content) for name, content in sorted(variables.items())}
 
 

@@ -8,7 +8,8 @@ short_description: Stream one chat completion, as a user would
 version_added: 0.1.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Sends one chat request to an OpenAI-compatible server or a load balancer in front of some, and reads the stream to its end.
+  - Sends one chat request to an OpenAI-compatible server or a load balancer in front of some, and reads the stream
+    to its end.
   - Fails, saying why, when it cannot be reached, refuses, breaks off, or ends without a token.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
@@ -78,7 +79,8 @@ seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import ApiError, OpenAiClient
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import OpenAiClient
 
 
 def main() -> None:
@@ -96,7 +98,7 @@ def main() -> None:
     )
     wish = module.params
     if module.check_mode:
-        module.exit_json(skipped=True, msg="a probe is sent to a running server only")
+        module.exit_json(changed=False, skipped=True, msg="a probe is sent to a running server only")
     try:
         client = OpenAiClient(wish["url"], wish["api_key"], wish["timeout"])
         chat = client.chat(wish["model"], wish["prompt"], wish["max_tokens"])

@@ -10,8 +10,8 @@ author: gpuhosts maintainers (@gpuhosts)
 description:
   - Reads every GPU through NVML, field by field; what a card does not support is null.
   - A host without a driver is not an error; C(gpus) is empty then and C(reason) says why.
-  - The controller's pynvml (package C(nvidia-ml-py)) travels along with the module, so that a host needs a Python and nothing else.
-    Without it on the controller the host's own is used.
+  - The controller's pynvml (package C(nvidia-ml-py)) travels along with the module, so that a host needs a Python
+    and nothing else. Without it on the controller the host's own is used.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
@@ -47,9 +47,10 @@ ansible_facts:
       contains:
         gpus:
           description:
-            - One entry per GPU with C(index), C(lost), C(uuid), C(pci_bus_id), C(name), C(total_gib), C(reserved_gib), C(free_gib),
-              C(compute_capability), C(mig_enabled), C(mig_devices), C(ecc_enabled), C(persistence_enabled), C(power_limit_w),
-              C(pcie_generation), C(pcie_generation_max), C(pcie_width), C(pcie_width_max), C(numa_node), C(fabric_state) and C(processes).
+            - One entry per GPU with C(index), C(lost), C(uuid), C(pci_bus_id), C(name), C(total_gib),
+              C(reserved_gib), C(free_gib), C(compute_capability), C(mig_enabled), C(mig_devices), C(ecc_enabled),
+              C(persistence_enabled), C(power_limit_w), C(pcie_generation), C(pcie_generation_max), C(pcie_width),
+              C(pcie_width_max), C(numa_node), C(fabric_state) and C(processes).
           type: list
           elements: dict
         reason:
@@ -79,11 +80,8 @@ ansible_facts:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import (
-    BindingMissingError,
-    read_host,
-    unpack_binding,
-)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host, unpack_binding
 
 
 def main() -> None:

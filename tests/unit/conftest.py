@@ -1,4 +1,4 @@
-"""The unit tests import the collection as Ansible itself does: through its own finder, from the links in collections/."""
+"""The unit tests import the collection as Ansible does: by its own finder, through the links in collections/."""
 
 from __future__ import annotations
 

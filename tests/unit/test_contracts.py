@@ -176,6 +176,38 @@ def test_the_generated_pages_are_current() -> None:
     assert [str(page.relative_to(ROOT)) for page in docs.outdated()] == [], "run: make docs"
 
 
+# The plan
+
+
+def field_names(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The fields of a plan as docs/plan-schema.md writes them: ``instances[].nodes[].rank``."""
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{prefix}{name}[]"
+            yield from field_names(value[0], f"{prefix}{name}[].")
+        elif isinstance(value, dict) and name not in {"engine_args", "env"}:
+            yield from field_names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_the_plan_has_the_fields_that_its_schema_documents() -> None:
+    utils = "ansible_collections.gpuhosts.vllm.plugins.module_utils"
+    planner = importlib.import_module(f"{utils}._plan")
+    wishes = importlib.import_module(f"{utils}._wishes")
+    facts = {"gpus": [{"index": 0, "total_gib": 79.6}], "link": "host", "domains": [[0]]}
+    host = planner.Host.from_dict({"name": "gpu1", "address": "192.0.2.1", "gpu_facts": facts})
+    plan, too_large = (
+        wishes.read_wishes([{"name": "tiny", "source": "/tiny", "parallelism": {"tensor": tensor}}], None, {})[0]
+        for tensor in (1, 2)
+    )
+    with pytest.raises(importlib.import_module(f"{utils}._errors").PlacementError) as refusal:
+        planner.plan_fleet(too_large, [host])
+    whole = planner.plan_fleet(plan, [host]) | {"rejected": refusal.value.rejected}
+    documented = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs/plan-schema.md").read_text(), re.MULTILINE)
+    assert sorted(field_names(whole)) == sorted(documented)
+
+
 # The whole tree
 
 

@@ -1,0 +1,44 @@
+"""Filters that read the fleet plan for the roles: what runs on a host, what NGINX balances, what Prometheus scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FleetPlan = Mapping[str, Any]
+
+
+def instances_on(plan: FleetPlan, host: str) -> list[dict[str, Any]]:
+    """The instances that have a node on a host, by id, each as it stands in the plan."""
+    here = (instance for instance in plan["instances"] if any(node["host"] == host for node in instance["nodes"]))
+    return sorted(here, key=lambda instance: str(instance["id"]))
+
+
+def backends(plan: FleetPlan) -> list[dict[str, Any]]:
+    """The models by name, each with the servers that answer for it."""
+    servers: dict[str, list[dict[str, Any]]] = {}
+    for instance in sorted(plan["instances"], key=lambda instance: str(instance["id"])):
+        endpoint = instance["endpoint"]
+        server = {"id": instance["id"], "address": endpoint["address"], "port": endpoint["port"]}
+        servers.setdefault(instance["model"], []).append(server)
+    return [{"name": model, "servers": servers[model]} for model in sorted(servers)]
+
+
+def scrape_targets(plan: FleetPlan) -> list[dict[str, Any]]:
+    """Prometheus file_sd groups, one an instance."""
+    return [
+        {
+            "targets": [f"{server['address']}:{server['port']}"],
+            "labels": {"model": model["name"], "instance_id": server["id"]},
+        }
+        for model in backends(plan)
+        for server in model["servers"]
+    ]
+
+
+class FilterModule:
+    """Registers the filters with Ansible."""
+
+    def filters(self) -> dict[str, Any]:
+        """The filters by name."""
+        return {"backends": backends, "instances_on": instances_on, "scrape_targets": scrape_targets}

@@ -1,0 +1,211 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_plan
+short_description: Decide which instance of which model runs on which GPUs of which host
+version_added: 0.1.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - Turns the wishes in O(models) and the GPUs of O(hosts) into the fleet plan, the only thing that the roles act upon.
+  - Contacts no host and changes nothing; run it on the controller.
+  - Equal input gives an equal plan. An instance that runs stays on its host, GPUs and port as long as these are valid.
+    A GPU belongs to at most one instance.
+  - Fails with every mistake in the wishes at once, and when the hosts do not have what the wishes need.
+  - Without O(hosts) only the wishes are validated.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  models:
+    description:
+      - The wishes, as C(vllm_models) in the inventory. C(name) and C(source) are required, everything else is optional.
+      - C(name) (str) is the served name, C(source) (str) a model of the hub or an absolute path on the GPU hosts,
+        C(revision) (str) the revision on the hub.
+      - C(replicas) is a number of instances, or V(auto) for as many as fit.
+      - C(parallelism) is a mapping of C(tensor) (int), C(pipeline) (int) and C(expert) (bool), or V(auto), which is
+        one GPU in this version.
+      - C(context_length) (tokens), C(concurrency) (most requests at once), C(gpu_memory_utilization) (above 0, up to
+        1) and C(kv_cache_dtype) are passed on to vLLM; V(auto) leaves them to it.
+      - C(port) (int) is where the instances of this model begin to count up on every host; without it they share the
+        ports from O(base_port) on.
+      - C(hosts) is a group, a host, or a list of these, that the model is restricted to.
+      - C(objective) is V(throughput), V(latency) or V(balanced); only the first has an effect in this version.
+      - C(runtime) is V(systemd), C(executor) is V(auto) or V(mp), C(lora) is empty; there is nothing else in this
+        version.
+      - C(extra_args) is a mapping of options of C(vllm serve), checked against the release in O(vllm_version),
+        except those that the plan sets itself.
+      - C(env) is a mapping of environment variables for the engines.
+    type: list
+    elements: raw
+    required: true
+  hosts:
+    description: The GPU hosts, as the filter P(gpuhosts.vllm.fleet_hosts#filter) returns them. Without it, nothing
+      is planned.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name in the inventory.
+        type: str
+        required: true
+      address:
+        description: Address by which the other hosts reach it, and on which the engines listen.
+        type: str
+        required: true
+      gpu_facts:
+        description: What M(gpuhosts.vllm.gpu_facts) returned for it.
+        type: dict
+        required: true
+      instances:
+        description: Instances that run there now.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          id:
+            description: Name of the instance.
+            type: str
+            required: true
+          model:
+            description: Name of its model.
+            type: str
+            required: true
+          gpus:
+            description: Indices of its GPUs.
+            type: list
+            elements: int
+            required: true
+          port:
+            description: TCP port that it listens on.
+            type: int
+            required: true
+  groups:
+    description: Groups of the inventory with the names of their hosts, for C(hosts) of a model.
+    type: dict
+    default: {}
+  vllm_version:
+    description:
+      - Version of vLLM that is going to run, for the check of C(extra_args). Without it the newest release is taken
+        that this collection knows the options of.
+    type: str
+  base_port:
+    description: First port of the instances of models without a C(port).
+    type: int
+    default: 8000
+"""
+
+EXAMPLES = r"""
+- name: Are the wishes sound
+  gpuhosts.vllm.fleet_plan:
+    models: "{{ vllm_models }}"
+    groups: "{{ groups }}"
+
+- name: Plan the fleet
+  gpuhosts.vllm.fleet_plan:
+    models: "{{ vllm_models }}"
+    hosts: "{{ groups.gpu_hosts | gpuhosts.vllm.fleet_hosts(hostvars) }}"
+    groups: "{{ groups }}"
+    vllm_version: 0.33.0
+  register: fleet
+
+- name: Show the plan
+  ansible.builtin.debug:
+    msg: "{{ fleet.table.splitlines() }}"
+"""
+
+RETURN = r"""
+plan:
+  description: The fleet plan.
+  returned: success, when O(hosts) is given
+  type: dict
+  contains:
+    version:
+      description: Version of the schema.
+      type: int
+      sample: 1
+    instances:
+      description:
+        - Every instance with C(id), C(model), C(endpoint), C(parallelism), C(executor), C(nodes), C(engine_args)
+          (what vLLM reads with C(--config)), C(env), C(budget) (GiB per GPU) and C(why).
+      type: list
+      elements: dict
+    rejected:
+      description: Shapes that were considered and do not fit.
+      type: list
+      elements: dict
+    warnings:
+      description: What an operator should know, although the plan stands.
+      type: list
+      elements: str
+table:
+  description: The plan for people, one line per instance, at most 100 columns wide.
+  returned: success, when O(hosts) is given
+  type: str
+problems:
+  description: Every mistake in the wishes, one line each; where it is, what is wrong, what to do.
+  returned: failure, when O(models) is wrong
+  type: list
+  elements: str
+rejected:
+  description: What does not fit the hosts, with C(model), C(shape), C(reason), C(needed_gib), C(available_gib),
+    C(nearest_fit) and C(knob).
+  returned: failure, when O(hosts) do not have what is needed
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError, WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, format_table, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+
+
+def main() -> None:
+    """Run the module."""
+    instance = {
+        "id": {"type": "str", "required": True},
+        "model": {"type": "str", "required": True},
+        "gpus": {"type": "list", "elements": "int", "required": True},
+        "port": {"type": "int", "required": True},
+    }
+    host = {
+        "name": {"type": "str", "required": True},
+        "address": {"type": "str", "required": True},
+        "gpu_facts": {"type": "dict", "required": True},
+        "instances": {"type": "list", "elements": "dict", "default": [], "options": instance},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "models": {"type": "list", "elements": "raw", "required": True},
+            "hosts": {"type": "list", "elements": "dict", "options": host},
+            "groups": {"type": "dict", "default": {}},
+            "vllm_version": {"type": "str"},
+            "base_port": {"type": "int", "default": 8000},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        wishes, warnings = read_wishes(given["models"], given["vllm_version"], given["groups"])
+        if given["hosts"] is None:
+            module.exit_json(changed=False, warnings=warnings)
+        hosts = [Host.from_dict(facts) for facts in given["hosts"]]
+        plan = plan_fleet(wishes, hosts, given["base_port"])
+    except WishError as error:
+        count = len(error.problems)
+        module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in vllm_models:\n{error}", problems=error.problems)
+    except PlacementError as error:
+        module.fail_json(msg=f"The fleet does not fit its hosts:\n{error}", rejected=error.rejected)
+    plan["warnings"] = warnings + plan["warnings"]
+    module.exit_json(changed=False, plan=plan, table=format_table(plan))
+
+
+if __name__ == "__main__":
+    main()
