@@ -12,7 +12,7 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, groupby
 from typing import Any
 
 from ._errors import PlacementError
@@ -108,6 +108,7 @@ def plan_fleet(wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int = 8
     :raises PlacementError: the hosts do not have what the wishes need; every model that is too large is named.
     """
     hosts = sorted(hosts, key=lambda host: host.name)
+    _check_addresses(hosts)
     warnings = list(_hardware_warnings(hosts))
     shapes: dict[str, Shape] = {}
     demands = []
@@ -137,6 +138,16 @@ def plan_fleet(wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int = 8
     ]
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
     return {"version": VERSION, "instances": instances, "rejected": [], "warnings": warnings}
+
+
+def _check_addresses(hosts: Sequence[Host]) -> None:
+    """Raise PlacementError if two hosts are reached at one address."""
+    first: dict[str, str] = {}
+    for host in hosts:
+        twin = first.setdefault(host.address, host.name)
+        if twin != host.name:
+            confusion = f"{twin} and {host.name} both have the address {host.address}, so an instance could not be told"
+            raise PlacementError([], [f"{confusion} from another. Correct ansible_host or fleet_address."])
 
 
 def _unusable(gpu: Gpu) -> str | None:
@@ -181,7 +192,8 @@ def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None,
 
 
 def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int) -> dict[str, Any]:
-    needs = f"one instance ({shape}) needs {shape.gpus} GPUs of one host that are linked with each other"
+    linked = " that are linked with each other" if shape.gpus > 1 else ""
+    needs = f"one instance ({shape}) needs {_number(shape.gpus, 'GPU')} of one host{linked}"
     if not largest:
         names = ", ".join(_some(list(sizes))) or "no host of gpu_hosts"
         return _rejected(
@@ -196,7 +208,7 @@ def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int)
         wish,
         shape,
         f"{needs}; the largest such set has {largest} ({where}).",
-        nearest_fit=f"{largest} GPUs",
+        nearest_fit=_number(largest, "GPU"),
         knob=f"Lower {wish.where}.parallelism so that tensor x pipeline is at most {largest}.",
     )
 
@@ -204,17 +216,22 @@ def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int)
 def _no_room(wish: Wish, shape: Shape, error: NoRoomError, hosts: Sequence[Host]) -> dict[str, Any]:
     wanted = error.demand.replicas or 1
     there = sum(len(domain) for host in hosts if host.name in error.demand.hosts for domain in host.domains())
-    instances = "1 instance" if wanted == 1 else f"{wanted} instances"
+    each = " each" if wanted > 1 else ""
     return _rejected(
         wish,
         shape,
-        f"{instances} of {shape.gpus} GPUs each need {wanted * shape.gpus} GPUs; its hosts have {there} usable ones, "
+        f"{_number(wanted, 'instance')} of {_number(shape.gpus, 'GPU')}{each} need{'' if wanted > 1 else 's'} "
+        f"{_number(wanted * shape.gpus, 'GPU')}; its hosts have {_number(there, 'usable one')}, "
         f"and beside the other models there is room for {error.placed} of the {wanted}.",
         nearest_fit=f"replicas {error.placed}" if error.placed else None,
         knob=f"Lower {wish.where}.replicas to {error.placed}, or those of another model, or add GPUs."
         if error.placed
         else "Lower the replicas of another model, or add GPUs.",
     )
+
+
+def _number(amount: int, thing: str) -> str:
+    return f"{amount} {thing}{'' if amount == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> list[str]:
@@ -327,25 +344,37 @@ def format_table(plan: Mapping[str, Any]) -> str:
     """The plan for people, at most 100 columns wide."""
     rows = [("INSTANCE", "HOST", "GPUS", "TP", "PP", "GIB/GPU", "ENDPOINT")]
     for instance in plan["instances"]:
-        endpoint, shape = instance["endpoint"], instance["parallelism"]
+        endpoint, parallelism = instance["endpoint"], instance["parallelism"]
         requested = instance["budget"]["requested"]
         rows.append(
             (
-                textwrap.shorten(instance["id"], 32, placeholder="..."),
-                endpoint["host"],
-                ",".join(str(gpu) for node in instance["nodes"] for gpu in node["gpus"]),
-                str(shape["tensor"]),
-                str(shape["pipeline"]),
+                _end(instance["id"], 31),
+                _end(endpoint["host"], 16),
+                _end(",".join(_ranges([gpu for node in instance["nodes"] for gpu in node["gpus"]])), 8),
+                str(parallelism["tensor"]),
+                str(parallelism["pipeline"]),
                 "?" if requested is None else f"{requested:.1f}",
-                f"{endpoint['address']}:{endpoint['port']}",
+                _end(f"{endpoint['address']}:{endpoint['port']}", 21),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     used = sum(len(node["gpus"]) for instance in plan["instances"] for node in instance["nodes"])
     models = len({instance["model"] for instance in plan["instances"]})
-    lines.append("")
-    lines.append(f"{len(plan['instances'])} instances of {models} models on {used} GPUs")
+    instances = _number(len(plan["instances"]), "instance")
+    lines += ["", f"{instances} of {_number(models, 'model')} on {_number(used, 'GPU')}"]
     for warning in plan["warnings"]:
         lines += textwrap.wrap(f"warning: {warning}", TABLE_WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _end(text: str, width: int) -> str:
+    """As much of a text as there is room for. Its end tells it from its neighbours."""
+    return text if len(text) <= width else f"..{text[2 - width :]}"
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """0, 1, 2, 5 as 0-2 and 5."""
+    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        yield str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}"

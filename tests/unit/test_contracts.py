@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.gpuhosts.vllm.plugins.module_utils import _errors, _plan, _wishes
 
 from tests.tools import docs
 
@@ -192,18 +193,14 @@ def field_names(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_plan_has_the_fields_that_its_schema_documents() -> None:
-    utils = "ansible_collections.gpuhosts.vllm.plugins.module_utils"
-    planner = importlib.import_module(f"{utils}._plan")
-    wishes = importlib.import_module(f"{utils}._wishes")
     facts = {"gpus": [{"index": 0, "total_gib": 79.6}], "link": "host", "domains": [[0]]}
-    host = planner.Host.from_dict({"name": "gpu1", "address": "192.0.2.1", "gpu_facts": facts})
-    plan, too_large = (
-        wishes.read_wishes([{"name": "tiny", "source": "/tiny", "parallelism": {"tensor": tensor}}], None, {})[0]
-        for tensor in (1, 2)
-    )
-    with pytest.raises(importlib.import_module(f"{utils}._errors").PlacementError) as refusal:
-        planner.plan_fleet(too_large, [host])
-    whole = planner.plan_fleet(plan, [host]) | {"rejected": refusal.value.rejected}
+    host = _plan.Host.from_dict({"name": "gpu1", "address": "192.0.2.1", "gpu_facts": facts})
+    wish = {"name": "tiny", "source": "/srv/models/tiny"}
+    fits, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 1}}], None, {})
+    too_large, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 2}}], None, {})
+    with pytest.raises(_errors.PlacementError) as refusal:
+        _plan.plan_fleet(too_large, [host])
+    whole = _plan.plan_fleet(fits, [host]) | {"rejected": refusal.value.rejected}
     documented = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs/plan-schema.md").read_text(), re.MULTILINE)
     assert sorted(field_names(whole)) == sorted(documented)
 
