@@ -403,8 +403,8 @@ def format_table(plan: Mapping[str, Any]) -> str:
     if memory:
         titles = ("MODEL", "GPU", "CONTEXT", "WEIGHTS", "KV CACHE", "MARGIN", "WARM+", "KV TOKENS", "REQUESTS")
         note = (
-            "GiB per GPU. KV CACHE is what every boot grants where it is MARGIN below the prediction (pinned), of which a "
-            "later boot could be WARM+ ahead; otherwise it is the prediction. REQUESTS are of the whole CONTEXT."
+            "GiB per GPU. KV CACHE is what every boot grants: MARGIN below the prediction, and WARM+ below what a "
+            "later boot could have; without these it is the prediction itself. REQUESTS are of the whole CONTEXT."
         )
         lines += ["", *_columns([titles, *memory]), *textwrap.wrap(note, TABLE_WIDTH)]
     used = sum(len(node["gpus"]) for instance in plan["instances"] for node in instance["nodes"])

@@ -131,16 +131,18 @@ class Choice:
 
 def kind_of(gpu: Gpu) -> GpuType:
     """The type of a GPU of a host; what the driver does not say is taken from the catalogue."""
-    return _kind(gpu.name or "GPU without a name", gpu.total_gib, gpu.reserved_gib or 0.0, gpu.compute_capability)
+    return _kind(gpu.name or "GPU without a name", gpu.total_gib, gpu.reserved_gib, gpu.compute_capability)
 
 
 @cache
-def _kind(name: str, total_gib: float | None, reserved_gib: float, compute_capability: str | None) -> GpuType:
-    if total_gib is None:
-        return gpu_type(name)
+def _kind(name: str, total_gib: float | None, reserved_gib: float | None, compute_capability: str | None) -> GpuType:
+    known = gpu_type(name)
+    # Torch's total is the driver's less what it keeps for itself; where that is not told, the catalogue is nearer.
+    if total_gib is None or (reserved_gib is None and known.known):
+        return known
     major, _, minor = (compute_capability or "").partition(".")
     # Hundredths of a GiB: boards of one type differ by less, and alike they are sized once.
-    usable = round((total_gib - reserved_gib) * 100) * GIB // 100
+    usable = round((total_gib - (reserved_gib or 0.0)) * 100) * GIB // 100
     return gpu_from_nvml(name, usable, 0, (int(major), int(minor)) if major else None)
 
 
@@ -219,6 +221,8 @@ class Sizer:
         facts = self._facts.get(wish.name)
         if facts is None:
             return Unknown("its files were not read")
+        if "config" not in facts:
+            return Unknown(facts.get("problem") or "its facts have no config")
         regime = regime_of(self._version)
         if isinstance(regime, Unknown):
             return regime
