@@ -12,7 +12,7 @@ import pytest
 import testinfra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +39,12 @@ def converge() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture(scope="module")
-def change(converge: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Callable[..., str]]:
-    """Converge with other values of some variables; the output where that fails, else nothing. In the end all is as before."""
+@pytest.fixture(scope="session")
+def change(converge: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """Converge with other values of some variables, for good; return the output of a run that fails, else nothing."""
 
     def run(**variables: Any) -> str:
         result = converge("--extra-vars", json.dumps(variables))
         return result.stdout if result.returncode else ""
 
-    yield run
-    run()
+    return run

@@ -1,7 +1,7 @@
 """A stand-in for vLLM, for this scenario only: answers every request, as the request says.
 
-Usage: upstream.py PORT. A POST is a JSON object; `chunks` tokens come `interval` seconds apart, as server-sent events if
-`stream` is true, else together at the end. The server whose port is `busy` answers 503, as vLLM does with a full queue.
+Usage: upstream.py PORT. A POST is a JSON object: `chunks` tokens come `interval` seconds apart, as server-sent events
+if `stream` is true, else all at the end. The server whose port is `busy` answers 503, as vLLM with a full queue does.
 """
 
 from __future__ import annotations

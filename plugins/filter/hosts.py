@@ -30,6 +30,8 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
                 f"without it would move its instances to other hosts. Bring {name} back, or take it out of gpu_hosts."
             )
         placed = facts.get("ansible_local", {}).get("gpuhosts_vllm", {})
+        if not isinstance(placed, Mapping):  # Ansible's own words on a fact file that it cannot read
+            raise AnsibleFilterError(f"{name}: {placed}. Remove that file; the role vllm writes it anew.")
         hosts.append(
             {
                 "name": name,

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,10 +43,18 @@ class OpenAiClient:
     """Talks to the server at ``url`` (``http://address[:port]``); the key is sent as a bearer token and never shown."""
 
     def __init__(self, url: str, api_key: str = "", timeout: float = 30) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ApiError(f"{url!r} is not a URL: {error}") from error
+        if parts.scheme not in ("http", "https") or not host:
             raise ApiError(f"{url!r} is not an http:// or https:// URL")
-        self._url = parts
+        if not (api_key.isascii() and api_key.isprintable()):  # http.client would show it in its complaint
+            raise ApiError("the API key holds characters that a header cannot, such as a line break at its end")
+        self._make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._host, self._port, self._base = host, port, parts.path.rstrip("/")
+        self._name = host if port is None else f"{host}:{port}"  # for messages
         self._timeout = timeout
         self._headers = {"Content-Type": "application/json"}
         if api_key:
@@ -54,8 +62,7 @@ class OpenAiClient:
 
     def status(self, path: str) -> int:
         """HTTP status of a GET."""
-        connection, answer = self._send("GET", path)
-        with closing(connection):
+        with self._ask("GET", path) as answer:
             return answer.status
 
     def text(self, path: str) -> str:
@@ -68,7 +75,7 @@ class OpenAiClient:
         try:
             return {model["id"]: model for model in json.loads(answer)["data"]}
         except (KeyError, TypeError, ValueError) as error:
-            raise ApiError(f"/v1/models of {self._url.netloc} is no list of models: {_shown(answer)}") from error
+            raise ApiError(f"/v1/models of {self._name} is no list of models: {_shown(answer)}") from error
 
     def complete(self, model: str, prompt: str, max_tokens: int) -> str:
         """The text of one completion, in one piece; unlike a chat, every model that generates can do it."""
@@ -80,11 +87,11 @@ class OpenAiClient:
             choice = json.loads(answer)["choices"][0]
             text, reason = choice["text"], choice.get("finish_reason")
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ApiError(f"{path} of {self._url.netloc} gave no completion: {_shown(answer)}") from error
+            raise ApiError(f"{path} of {self._name} gave no completion: {_shown(answer)}") from error
         if reason in _BROKEN_OFF:
-            raise ApiError(f"{path} broke off with finish_reason {reason!r}")
+            raise ApiError(f"{path} of {self._name} broke off with finish_reason {reason!r}")
         if not text:
-            raise ApiError(f"{path} answered for model {model!r} without any text")
+            raise ApiError(f"{path} of {self._name} answered for model {model!r} without any text")
         return str(text)
 
     def chat(self, model: str, prompt: str, max_tokens: int) -> Chat:
@@ -98,71 +105,64 @@ class OpenAiClient:
             "stream": True,
         }
         start = time.monotonic()
-        connection, answer = self._send("POST", path, body)
-        with closing(connection):
-            pieces, first = [], 0.0
-            for event in _events(self._checked(answer, path)):
-                if "error" in event:
-                    raise ApiError(f"{path} broke off: {_shown(json.dumps(event['error']))}")
-                for choice in event.get("choices", []):
-                    if choice.get("finish_reason") in _BROKEN_OFF:
-                        raise ApiError(f"{path} broke off with finish_reason {choice['finish_reason']!r}")
-                    # A model that reasons may use up its tokens before it comes to the answer.
-                    piece = next((choice["delta"][key] for key in _PIECES if choice.get("delta", {}).get(key)), "")
-                    if piece:
-                        first = first or time.monotonic() - start
-                        pieces.append(piece)
+        pieces, first = [], 0.0
+        with self._ask("POST", path, body) as answer:
+            for event in self._events(self._checked(answer, path), path):
+                # A model that reasons may use up its tokens before it comes to the answer.
+                piece = next((event["delta"][key] for key in _PIECES if event.get("delta", {}).get(key)), "")
+                if piece:
+                    first = first or time.monotonic() - start
+                    pieces.append(piece)
         if not pieces:
-            raise ApiError(f"{path} answered for model {model!r} without any text")
+            raise ApiError(f"{path} of {self._name} answered for model {model!r} without any text")
         return Chat("".join(pieces), len(pieces), first, time.monotonic() - start)
 
-    def _send(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        secure = self._url.scheme == "https"
-        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = make(self._url.hostname or "", self._url.port, timeout=self._timeout)
+    @contextmanager
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a request, to be read inside the ``with``."""
+        connection = self._make(self._host, self._port, timeout=self._timeout)
         content = None if body is None else json.dumps(body)
         try:
-            connection.request(method, self._url.path.rstrip("/") + path, content, self._headers)
-            return connection, connection.getresponse()
+            connection.request(method, self._base + path, content, self._headers)
+            with connection.getresponse() as answer:
+                yield answer
         except (OSError, http.client.HTTPException) as error:
+            raise ApiError(f"{method} {path} of {self._name}: {error!s} ({type(error).__name__})") from error
+        finally:
             connection.close()
-            raise ApiError(f"{method} {path} of {self._url.netloc}: {error or type(error).__name__}") from error
 
     def _body(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
-        connection, answer = self._send(method, path, body)
-        with closing(connection):
-            try:
-                return self._checked(answer, path).read().decode("utf-8", "replace")
-            except (OSError, http.client.HTTPException) as error:
-                raise ApiError(f"{method} {path} of {self._url.netloc} broke off: {error}") from error
+        with self._ask(method, path, body) as answer:
+            return self._checked(answer, path).read().decode("utf-8", "replace")
 
     def _checked(self, answer: http.client.HTTPResponse, path: str) -> http.client.HTTPResponse:
         if answer.status == http.HTTPStatus.UNAUTHORIZED:
-            fault = (
-                "the API key is wrong" if "Authorization" in self._headers else "it wants an API key, none was given"
-            )
-            raise RefusedError(f"{path} of {self._url.netloc} answered HTTP 401: {fault}. Set vllm_api_key.")
+            given = "Authorization" in self._headers
+            fault = "the API key is wrong" if given else "it wants an API key, and none was given"
+            raise RefusedError(f"{path} of {self._name} answered HTTP 401: {fault}; set vllm_api_key")
         if answer.status != http.HTTPStatus.OK:
             body = answer.read(_BODY_SHOWN).decode("utf-8", "replace")
-            raise ApiError(f"{path} of {self._url.netloc} answered HTTP {answer.status}: {_shown(body)}")
+            raise ApiError(f"{path} of {self._name} answered HTTP {answer.status}: {_shown(body)}")
         return answer
 
-
-def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, as they arrive, up to ``[DONE]``."""
-    try:
+    def _events(self, answer: http.client.HTTPResponse, path: str) -> Iterator[dict[str, Any]]:
+        """The choices in a server-sent event stream, as they arrive, up to ``[DONE]``."""
         for line in answer:
-            if not line.startswith(b"data:"):
-                continue
-            data = line[len(b"data:") :].strip()
+            data = line[len(b"data:") :].strip() if line.startswith(b"data:") else b""
             if data == b"[DONE]":
                 return
-            yield json.loads(data)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ApiError(f"the stream broke off: {error or type(error).__name__}") from error
-    raise ApiError("the stream ended without [DONE]")
+            try:
+                event = json.loads(data or b"{}")
+                error, choices = event.get("error"), event.get("choices", [])
+            except (AttributeError, ValueError) as wrong:
+                raise ApiError(f"{path} of {self._name} streamed no event: {_shown(data.decode())}") from wrong
+            if error:
+                raise ApiError(f"{path} of {self._name} broke off: {_shown(json.dumps(error))}")
+            for choice in choices:
+                if choice.get("finish_reason") in _BROKEN_OFF:
+                    raise ApiError(f"{path} of {self._name} broke off with finish_reason {choice['finish_reason']!r}")
+                yield choice
+        raise ApiError(f"{path} of {self._name} ended its stream without [DONE]")
 
 
 def _shown(body: str) -> str:

@@ -32,7 +32,13 @@ def command(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            arguments, cwd=home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            arguments,
+            cwd=home,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout

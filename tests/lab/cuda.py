@@ -18,11 +18,10 @@ NAME = "cuda-stand-ins"  # of the wheel
 
 _DIRECTORY = "nvidia/cu13/lib"  # where torch/lib looks for them
 _LINK = r"""
-for wheel in /wheels/torch-*.whl; do
-    unzip -q -d "${wheel##*/}" "$wheel" 'torch/lib/*.so'
-done
+set -- /wheels/torch-*.whl # one for each Python; what they link to is the same
+unzip -q "$1" 'torch/lib/*.so'
 # Undefined symbols with their version ("cudaMalloc@libcudart.so.13"); NCCL, cuFILE and cuSPARSELt have none.
-nm --dynamic --undefined-only --with-symbol-versions */torch/lib/*.so |
+nm --dynamic --undefined-only --with-symbol-versions torch/lib/*.so |
     grep --only-matching --perl-regexp '(?<= U )((cu|nccl)\w+$|\w+@(libcu\S+|libnv\S+|NVSHMEM))' |
     sort --unique >symbols
 {
@@ -33,7 +32,7 @@ nm --dynamic --undefined-only --with-symbol-versions */torch/lib/*.so |
 awk -F @ '$2 { of[$2] = of[$2] $1 ";" } END { for (version in of) print version " {" of[version] "};" }' symbols |
     sort >versions
 ld -shared --build-id=none --version-script=versions -o stand-in.so stand-in.o
-readelf --dynamic */torch/lib/*.so | grep --only-matching --perl-regexp 'NEEDED.*\[\Klib(cu|nv|nccl)[^]]+' |
+readelf --dynamic torch/lib/*.so | grep --only-matching --perl-regexp 'NEEDED.*\[\Klib(cu|nv|nccl)[^]]+' |
     sort --unique | tr '\n' ' ' >&3
 echo >&3
 base64 stand-in.so >&3
@@ -41,7 +40,7 @@ base64 stand-in.so >&3
 
 
 def stand_ins(client: docker.DockerClient, wheels: Path, say: Say) -> dict[str, bytes]:
-    """The files of the wheel (path -> content): one library under every name that the torch wheels there ask for."""
+    """The files of the wheel (path -> content): one library under every name that torch asks for."""
     say("linking stand-ins for CUDA's libraries in a throw-away container")
     names, _, encoded = toolchain.run(client, "binutils unzip", _LINK, {str(wheels): "/wheels"}).partition("\n")
     library = base64.b64decode(encoded)

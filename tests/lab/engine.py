@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -34,8 +35,7 @@ def ensure(say: Say) -> docker.DockerClient:
             ) from error
     if not shutil.which("dockerd"):
         install(["docker.io"], say)
-    _start(say)
-    return _wait()
+    return _start(say)
 
 
 def client() -> docker.DockerClient:
@@ -75,35 +75,30 @@ def stop(say: Say) -> None:
         time.sleep(0.2)
 
 
-def _start(say: Say) -> None:
+def _start(say: Say) -> docker.DockerClient:
+    """Start the engine of this machine: through systemd where that runs, else as a process of its own."""
     if Path("/run/systemd/system").is_dir():
         say("starting the Docker engine with systemctl")
         follow(["systemctl", "enable", "--now", "docker.service"], say)
-        return
+        return client()
     say(f"starting the Docker engine by hand, log in {_LOG}")
     CACHE.mkdir(parents=True, exist_ok=True)
-    with _LOG.open("a") as log:
+    with _LOG.open("w") as log:
         process = subprocess.Popen(
-            ["dockerd"], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     _PID_FILE.write_text(f"{process.pid}\n")
-
-
-def _wait() -> docker.DockerClient:
     deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(DockerException):
             return client()
-        except DockerException as error:
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"the Docker engine does not answer after {_START_SECONDS} s: {error}; see {_LOG}"
-                ) from error
-            time.sleep(0.5)
+        time.sleep(0.5)
+    stop(say)
+    raise LabError(f"the Docker engine does not start; the end of {_LOG}:\n{_LOG.read_text()[-1500:]}")
 
 
 def _is_dockerd(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
+        return b"dockerd" in Path(f"/proc/{pid}/cmdline").read_bytes()  # empty when it has ended
     except OSError:
         return False

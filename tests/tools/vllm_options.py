@@ -62,7 +62,7 @@ def takes(action: argparse.Action) -> str:
         return "flag"
     if action.nargs == "+":
         return "values"
-    return {int: "int", float: "float"}.get(action.type, "value")  # type: ignore[call-overload, no-any-return]
+    return {int: "int", float: "float"}.get(action.type, "value")  # type: ignore[call-overload]
 
 
 def read() -> dict[str, Rows]:

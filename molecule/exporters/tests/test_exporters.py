@@ -19,7 +19,9 @@ def test_runs_now_and_at_every_boot(host: Any) -> None:
 
 
 def test_listens_on_the_given_address_only(host: Any) -> None:
-    assert [socket for socket in host.socket.get_listening_sockets() if socket.endswith(":9100")] == ["tcp://127.0.0.2:9100"]
+    sockets = host.socket.get_listening_sockets()
+
+    assert [socket for socket in sockets if socket.endswith(":9100")] == ["tcp://127.0.0.2:9100"]
 
 
 def test_answers_with_the_chosen_collectors(host: Any) -> None:

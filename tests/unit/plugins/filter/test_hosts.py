@@ -38,6 +38,15 @@ def test_a_host_without_gpu_facts_stops_the_plan() -> None:
         hosts.fleet_hosts(["gpu1", "gpu3"], HOSTVARS)
 
 
+def test_a_local_fact_that_cannot_be_read_stops_the_plan() -> None:
+    facts = {
+        "gpu_facts": {},
+        "ansible_local": {"gpuhosts_vllm": "error loading facts as JSON or ini: gpuhosts_vllm.fact"},
+    }
+    with pytest.raises(AnsibleFilterError, match=r"^gpu4: error loading facts .*\. Remove that file"):
+        hosts.fleet_hosts(["gpu4"], {"gpu4": {"ansible_facts": facts}})
+
+
 def test_host_targets_are_labelled_by_host() -> None:
     assert hosts.host_targets(["gpu2"], HOSTVARS, 9100) == [
         {"targets": ["203.0.113.2:9100"], "labels": {"host": "gpu2"}}

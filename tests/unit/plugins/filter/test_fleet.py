@@ -1,0 +1,53 @@
+"""What the filters make of a fleet plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.gpuhosts.vllm.plugins.filter import fleet
+
+
+def instance(model: str, number: int, address: str, *hosts: str) -> dict[str, Any]:
+    return {
+        "id": f"{model}-{number}",
+        "model": model,
+        "endpoint": {"host": hosts[0], "address": address, "port": 8000},
+        "nodes": [{"host": host, "rank": rank} for rank, host in enumerate(hosts)],
+    }
+
+
+SMALL_2 = instance("small", 2, "10.0.0.2", "gpu2")
+SMALL_1 = instance("small", 1, "10.0.0.1", "gpu1")
+LARGE_1 = instance("large", 1, "10.0.0.3", "gpu3", "gpu2")
+PLAN = {"instances": [SMALL_2, LARGE_1, SMALL_1]}
+
+
+def test_instances_on_a_host_are_sorted_and_whole() -> None:
+    assert fleet.instances_on(PLAN, "gpu1") == [SMALL_1]
+    assert fleet.instances_on(PLAN, "gpu2") == [LARGE_1, SMALL_2]
+    assert fleet.instances_on(PLAN, "gpu4") == []
+
+
+def test_backends_are_sorted_by_model_and_instance() -> None:
+    assert fleet.backends(PLAN) == [
+        {"name": "large", "servers": [{"id": "large-1", "address": "10.0.0.3", "port": 8000}]},
+        {
+            "name": "small",
+            "servers": [
+                {"id": "small-1", "address": "10.0.0.1", "port": 8000},
+                {"id": "small-2", "address": "10.0.0.2", "port": 8000},
+            ],
+        },
+    ]
+
+
+def test_every_engine_is_a_target() -> None:
+    assert fleet.scrape_targets(PLAN) == [
+        {"targets": ["10.0.0.3:8000"], "labels": {"model": "large", "instance_id": "large-1"}},
+        {"targets": ["10.0.0.1:8000"], "labels": {"model": "small", "instance_id": "small-1"}},
+        {"targets": ["10.0.0.2:8000"], "labels": {"model": "small", "instance_id": "small-2"}},
+    ]
+
+
+def test_an_empty_plan() -> None:
+    assert (fleet.backends({"instances": []}), fleet.scrape_targets({"instances": []})) == ([], [])

@@ -1,0 +1,73 @@
+"""The module engine_ready, from its arguments to its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils import _engine
+from ansible_collections.gpuhosts.vllm.plugins.modules import engine_ready
+
+from tests.unit.plugins.conftest import RunModule
+from tests.unit.plugins.pretended_engine import Engine
+
+UNIT = "vllm@tiny-1.service"
+SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts"]
+JOURNAL = ["journalctl", "-u", UNIT, "-n", "30", "--no-pager", "-o", "cat"]
+
+
+class Systemd:
+    """What systemctl and journalctl would print."""
+
+    state = "LoadState=loaded\nActiveState=active\nResult=success\nNRestarts=0\n"
+    journal = "INFO starting\nERROR out of memory, key was s3cret\n"
+
+    def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+        assert command in (SHOW, JOURNAL)
+        return 0, self.state if command == SHOW else self.journal, ""
+
+
+@pytest.fixture(autouse=True)
+def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    pretended = Systemd()
+    monkeypatch.setattr(AnsibleModule, "run_command", pretended.run_command)
+    monkeypatch.setattr(_engine, "POLL_SECONDS", 0.01)
+    return pretended
+
+
+def test_it_tells_what_the_engine_resolved(run_module: RunModule, engine: Engine) -> None:
+    engine.key = "s3cret"
+    result = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny", api_key="s3cret")
+    assert (result["changed"], result["stage"]) == (False, "completion")
+    assert (result["effective"]["num_gpu_blocks"], result["effective"]["max_model_len"]) == (256, 512)
+    assert engine.requests[0]["prompt"] == "Say hello."
+
+
+def test_it_fails_with_the_end_of_the_journal_and_without_the_key(
+    run_module: RunModule, engine: Engine, systemd: Systemd
+) -> None:
+    systemd.state = systemd.state.replace("=active", "=failed").replace("=success", "=exit-code")
+    result = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny", api_key="s3cret")
+    assert (result["failed"], result["stage"]) == (True, "unit")
+    assert result["msg"] == (
+        f"{UNIT} is not ready. It came to the stage 'unit': it is failed (result: exit-code).\n"
+        "The end of its journal:\nINFO starting\nERROR out of memory, key was ********"
+    )
+    assert result["journal"][0] == "INFO starting"
+
+
+def test_an_empty_journal(run_module: RunModule, engine: Engine, systemd: Systemd) -> None:
+    engine.key, systemd.journal = "s3cret", ""
+    result = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny")
+    assert result["msg"].endswith("it wants an API key, and none was given; set vllm_api_key. Its journal is empty.")
+
+
+def test_what_is_no_url(run_module: RunModule) -> None:
+    assert run_module(engine_ready, unit=UNIT, url="gpu1", model="tiny")["msg"].startswith("'gpu1' is not an http://")
+
+
+def test_check_mode_contacts_nobody(run_module: RunModule) -> None:
+    result = run_module(engine_ready, unit=UNIT, url="http://127.0.0.1:1", model="tiny", _ansible_check_mode=True)
+    assert result["skipped"]
+    assert "failed" not in result

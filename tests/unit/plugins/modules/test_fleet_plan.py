@@ -1,0 +1,89 @@
+"""The module fleet_plan, from its arguments to its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
+
+from tests.unit import fleets
+from tests.unit.plugins.conftest import RunModule
+
+TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny", "replicas": 2}
+GPUS = [{"index": index, "total_gib": 79.6} for index in (0, 1)]
+HOST: dict[str, Any] = {
+    "name": "gpu1",
+    "address": "10.0.0.1",
+    "gpu_facts": {"gpus": GPUS, "domains": [[0, 1]], "link": "nvlink", "reason": None},
+}
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_plan_and_its_table(run_module: RunModule, check: bool) -> None:
+    result = run_module(fleet_plan, models=[TINY], hosts=[HOST], _ansible_check_mode=check)
+    assert not result["changed"]
+    assert [instance["id"] for instance in result["plan"]["instances"]] == ["tiny-1", "tiny-2"]
+    assert "2 instances of 1 model on 2 GPUs" in result["table"].splitlines()
+
+
+def test_what_runs_stays(run_module: RunModule) -> None:
+    running = {"id": "tiny-2", "model": "tiny", "gpus": [1], "port": 8007}
+    result = run_module(fleet_plan, models=[TINY | {"replicas": 1}], hosts=[HOST | {"instances": [running]}])
+    (instance,) = result["plan"]["instances"]
+    assert (instance["id"], instance["nodes"][0]["gpus"], instance["endpoint"]["port"]) == ("tiny-2", [1], 8007)
+
+
+def test_without_hosts_the_wishes_are_validated(run_module: RunModule) -> None:
+    result = run_module(fleet_plan, models=[TINY], vllm_version="0.99.0")
+    assert (result["changed"], "plan" in result) == (False, False)
+    (warning,) = result["warnings"]
+    assert warning.startswith("vLLM 0.99.0 is not in the option catalogue, which knows 0.32, 0.33: extra_args are")
+
+
+def test_warnings_about_wishes_and_hosts_are_in_the_plan(run_module: RunModule) -> None:
+    bare = {"name": "gpu2", "address": "10.0.0.2", "gpu_facts": {"gpus": [], "reason": "no driver"}}
+    result = run_module(fleet_plan, models=[TINY], hosts=[HOST, bare], vllm_version="0.99.0")
+    catalogue, hardware, model = result["plan"]["warnings"]
+    assert catalogue.startswith("vLLM 0.99.0 is not in the option catalogue")
+    assert hardware == "gpu2: no GPU: no driver."
+    assert model.startswith("tiny: it is not sized, because its files were not read")
+
+
+def test_with_facts_a_model_is_sized_and_pinned_unless_switched_off(run_module: RunModule) -> None:
+    known = {"tiny": fleets.facts("llama-3.2-1b-instruct")}
+    host = fleets.host("gpu1", 1)
+    for pin in (True, False):
+        result = run_module(
+            fleet_plan, models=[TINY | {"replicas": 1}], hosts=[host], model_facts=known, pin_kv_cache=pin
+        )
+        (instance,) = result["plan"]["instances"]
+        assert instance["budget"]["confidence"] == "high"
+        assert ("kv-cache-memory-bytes" in instance["engine_args"]) is pin
+
+
+def test_every_mistake_is_told(run_module: RunModule) -> None:
+    result = run_module(fleet_plan, models=[TINY | {"extra_args": {"max-num-seq": 8}}, TINY], vllm_version="0.32.0+cpu")
+    assert result["failed"]
+    assert result["problems"] == [
+        "vllm_models[0].extra_args: vLLM 0.32.0+cpu has no option 'max-num-seq'; did you mean 'max-num-seqs'?",
+        "vllm_models[1].name: 'tiny' is already the name of vllm_models[0]; give every model a name of its own.",
+    ]
+    assert result["msg"] == "2 mistakes in vllm_models:\n" + "\n".join(result["problems"])
+
+
+def test_the_groups_say_what_hosts_there_are(run_module: RunModule) -> None:
+    result = run_module(fleet_plan, models=[TINY | {"hosts": "gpu_host"}], groups={"gpu_hosts": ["gpu1"]})
+    assert result["msg"] == (
+        "1 mistake in vllm_models:\n"
+        "vllm_models[0].hosts: 'gpu_host' is no group and no host of the inventory; did you mean 'gpu_hosts'?"
+    )
+
+
+def test_a_refusal_carries_its_record(run_module: RunModule) -> None:
+    result = run_module(fleet_plan, models=[TINY | {"parallelism": {"tensor": 4}}], hosts=[HOST])
+    assert result["failed"]
+    assert result["msg"].startswith(
+        "The fleet does not fit its hosts:\ntiny: one instance (tensor 4 x pipeline 1) needs"
+    )
+    assert [record["nearest_fit"] for record in result["rejected"]] == ["2 GPUs"]
