@@ -23,6 +23,10 @@ class Engine:
         """``on_gpus`` is false for vLLM's CPU build, ``pin`` holds the KV cache to what every boot can grant."""
         self.shape = choice.shape
         self.why = choice.why.get(pool, ())
+        if not on_gpus:
+            self.why += (
+                "vLLM's CPU build: the budget is what these GPUs would have; the engine has the host's memory",
+            )
         self._wish = wish
         self._pool = pool
         self._sized = choice.sized.get(pool)
@@ -66,7 +70,7 @@ class Engine:
             "requested": round(budget.requested, 2),
             **{part: round(getattr(budget, part), 2) for part in (*PARTS[:-1], "cold_compile")},
             **_cache(budget),
-            "confidence": budget.confidence,
+            "confidence": budget.confidence if self._on_gpus else "none",
             "error": _error(budget),
             "pinned": _pinned(self._sized) if self._pinned else None,
         }

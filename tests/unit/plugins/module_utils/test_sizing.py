@@ -139,6 +139,8 @@ def test_the_cpu_build_is_sized_but_told_nothing_of_it() -> None:
     assert "kv-cache-memory-bytes" not in arguments
     assert first(made)["budget"]["pinned"] is None
     assert first(made)["budget"]["weights"] > 14
+    assert first(made)["budget"]["confidence"] == "none"
+    assert any("CPU build" in reason for reason in first(made)["why"])
     assert "max-model-len" not in first(plan([SMALL], host("gpu1", 1), version="0.32.0+cpu"))["engine_args"]
 
 
