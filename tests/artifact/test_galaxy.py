@@ -61,7 +61,7 @@ def test_every_module_is_documented(command: Command, module: str) -> None:
 
 def test_the_playbooks_run_by_their_names(command: Command) -> None:
     inventory = str(ROOT / "inventories/prod")
-    assert "playbook: gpuhosts.vllm.site" in command(
+    assert "gpuhosts/vllm/playbooks/site.yml" in command(
         "ansible-playbook", "gpuhosts.vllm.site", "-i", inventory, "--syntax-check"
     )
     assert "failed=0" in command("ansible-playbook", "gpuhosts.vllm.validate", "-i", inventory)

@@ -7,9 +7,13 @@ import os
 import re
 import subprocess
 import time
-from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import testinfra
+
+from .hosts import HOSTS
+from .settings import ROOT, STATE
+
 INVENTORY = "inventories/lab"
 _RECAP = re.compile(r"^(?P<host>\S+)\s+: (?P<counts>ok=.*)$", re.MULTILINE)
 
@@ -55,3 +59,14 @@ def playbook(*arguments: str, inventory: str = INVENTORY) -> Run:
             print(line, end="", flush=True)
             lines.append(line)
     return Run(process.returncode, "".join(lines), time.monotonic() - start)
+
+
+def machine(name: str) -> Any:
+    """A host of the lab as testinfra sees it: by SSH, as the user that Ansible uses, with sudo."""
+    (address,) = (host.address for host in HOSTS if host.name == name)
+    return testinfra.get_host(
+        f"ssh://ops@{address}",
+        sudo=True,
+        ssh_identity_file=str(STATE / "id_ed25519"),
+        ssh_extra_args=f"-o UserKnownHostsFile={STATE}/known_hosts",
+    )

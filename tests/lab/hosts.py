@@ -20,7 +20,7 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
-from . import images, nvml, tiny_model
+from . import engine, images, nvml, tiny_model
 from .phases import Say
 from .settings import LABEL, NAME, STATE, LabError
 from .wheelhouse import MIRROR
@@ -84,7 +84,7 @@ def prepare_mirror(client: docker.DockerClient, say: Say) -> None:
 
 def prepare(client: docker.DockerClient, say: Say) -> None:
     """Create the hosts, let this checkout's key in, and note their SSH keys once they answer."""
-    key = _ssh_key()
+    key = _ssh_key(say)
     reports = STATE / "reports"
     reports.mkdir(exist_ok=True)
     containers = {}
@@ -165,13 +165,13 @@ def _archive(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def _ssh_key() -> bytes:
+def _ssh_key(say: Say) -> bytes:
     """The public key of this checkout, which is made when it is missing."""
     private = STATE / "id_ed25519"
     STATE.mkdir(mode=0o700, exist_ok=True)
     if not private.is_file():
         if not shutil.which("ssh-keygen"):
-            raise LabError("please install an SSH client (Debian: apt install openssh-client): Ansible needs it too")
+            engine.install(["openssh-client"], say)  # Ansible needs it too
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", private], check=True)
     return private.with_suffix(".pub").read_bytes()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 import requests
 from docker.errors import BuildError, DockerException, ImageNotFound
+from docker.models.images import Image
 
 from . import engine
 from .phases import Say, follow
@@ -41,18 +42,20 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
 
 
 def _prepare(client: docker.DockerClient, release: str, context: bytes, digest: str, say: Say) -> None:
-    try:
-        if client.images.get(tag(release)).labels.get(LABEL) == digest:
-            return
-    except ImageNotFound:
-        pass
+    present = _find(client, tag(release))
+    if present and present.labels.get(LABEL) == digest:
+        return
     cached = CACHE / "images" / f"{release}-{digest}.tar"
     if cached.is_file():
         with cached.open("rb") as file:
             client.images.load(file)
         say(f"{release}: loaded from {cached}")
         return
-    base = _pull(client, release, say) or _bootstrap(client, release, say)
+    official = f"debian:{RELEASES[release]}"
+    base = official
+    borrowed = bool(_find(client, official))
+    if not borrowed and not _pull(official, release, say):
+        base = _bootstrap(client, release, say)
     say(f"{release}: adding the packages of a host")
     try:
         image, _ = client.images.build(
@@ -67,6 +70,8 @@ def _prepare(client: docker.DockerClient, release: str, context: bytes, digest: 
     except BuildError as error:
         log = "".join(entry.get("stream", "") for entry in error.build_log)
         raise LabError(f"building {tag(release)} failed: {error.msg}\n{log[-2000:]}") from error
+    if not borrowed:
+        client.images.remove(base)  # only its name: the layers are part of the host's image
     cached.parent.mkdir(parents=True, exist_ok=True)
     for old in cached.parent.glob(f"{release}-*"):
         old.unlink()
@@ -76,19 +81,22 @@ def _prepare(client: docker.DockerClient, release: str, context: bytes, digest: 
     unfinished.rename(cached)
 
 
-def _pull(client: docker.DockerClient, release: str, say: Say) -> str | None:
-    """Pull the registry's image of the release; None where no registry answers."""
-    name = f"debian:{RELEASES[release]}"
+def _find(client: docker.DockerClient, name: str) -> Image | None:
     try:
-        client.images.get(name)
+        return client.images.get(name)
     except ImageNotFound:
-        say(f"{release}: asking the registry for {name}")
-        try:
-            docker.from_env(timeout=_REGISTRY_SECONDS).images.pull("debian", RELEASES[release])
-        except (DockerException, requests.RequestException) as error:
-            say(f"{release}: {str(error)[-90:]}")
-            return None
-    return name
+        return None
+
+
+def _pull(name: str, release: str, say: Say) -> bool:
+    """Pull an image; False where no registry answers."""
+    say(f"{release}: asking the registry for {name}")
+    try:
+        docker.from_env(timeout=_REGISTRY_SECONDS).images.pull(*name.split(":"))
+    except (DockerException, requests.RequestException) as error:
+        say(f"{release}: {str(error)[-90:]}")
+        return False
+    return True
 
 
 def _bootstrap(client: docker.DockerClient, release: str, say: Say) -> str:
@@ -103,7 +111,7 @@ def _bootstrap(client: docker.DockerClient, release: str, say: Say) -> str:
         )
         with subprocess.Popen(["tar", "-C", directory, "-c", "."], stdout=subprocess.PIPE) as tree:
             assert tree.stdout
-            client.api.import_image_from_stream(tree.stdout, *name.split(":"), changes=[f"LABEL {LABEL}=base"])
+            client.api.import_image_from_stream(tree.stdout, *name.split(":"))
     return name
 
 

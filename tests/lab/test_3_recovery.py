@@ -6,9 +6,7 @@ import time
 import urllib.error
 import urllib.request
 
-import testinfra
-
-from .conftest import INVENTORY, ROOT, playbook
+from .conftest import machine, playbook
 
 UNIT = "vllm@tiny-llama-1.service"
 RESTART_SECONDS = 240  # an engine takes 40 to 90 s on two cores; twice that and some
@@ -23,7 +21,7 @@ def healthy(url: str) -> bool:
 
 
 def test_systemd_brings_a_killed_engine_back() -> None:
-    host = testinfra.get_host(f"ansible://gpu1?ansible_inventory={ROOT / INVENTORY}", sudo=True)
+    host = machine("gpu1")
     killed = host.check_output("systemctl show --property MainPID --value %s", UNIT)
     assert healthy("http://172.29.250.21:8000")
     host.check_output("kill -9 %s", killed)

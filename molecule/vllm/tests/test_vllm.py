@@ -54,6 +54,7 @@ def test_the_service_user_cannot_log_in(host: Any) -> None:
         ("KillMode", "mixed"),
         ("SendSIGKILL", "yes"),
         ("TimeoutStopUSec", "2min"),
+        ("RemoveIPC", "yes"),
         ("LimitMEMLOCK", "infinity"),
         ("LimitNOFILE", "65536"),
         ("NoNewPrivileges", "yes"),
@@ -130,6 +131,23 @@ def test_an_option_that_vllm_refuses_never_reaches_the_service(hosts: list[Any],
     assert "argument --max-model-len: invalid" in change(more_engine_args={"max-model-len": "plenty"})
 
     assert running() == before
+
+
+def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
+    request = {"model": "tiny-llama", "prompt": "Say hello.", "max_tokens": 480, "ignore_eos": True, "stream": True}
+
+    stream = host.check_output(
+        "curl --silent --no-buffer --json %s --header %s %s & sleep 0.5; systemctl stop %s; wait",
+        json.dumps(request),
+        f"Authorization: Bearer {KEY}",
+        f"{URL}/v1/completions",
+        UNIT,
+    )
+    host.check_output("systemctl start %s", UNIT)
+
+    assert "draining in-flight requests count=1" in host.check_output("journalctl --no-pager --unit %s", UNIT)
+    assert '"finish_reason":"length"' in stream
+    assert stream.endswith("[DONE]")
 
 
 def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: Callable[..., str]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 def check(config: Path, scratch: Path) -> None:
     """Parse the file as the ``serve`` command would; raises what that command would."""
-    # vLLM puts caches and settings below these at import.
-    os.environ |= {"HOME": str(scratch), "XDG_CACHE_HOME": str(scratch), "XDG_CONFIG_HOME": str(scratch)}
+    # The import leaves caches and settings below these.
+    os.environ |= dict.fromkeys(["HOME", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"], str(scratch))
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.utils.argparse_utils import FlexibleArgumentParser
