@@ -65,16 +65,22 @@ class _Files(Protocol):
         """The headers of safetensors files."""
 
 
-def read_models(models: Iterable[Mapping[str, Any]], hub: HubOptions) -> dict[str, dict[str, Any]]:
+def read_models(
+    models: Iterable[Mapping[str, Any]], hub: HubOptions, *, required: bool = True
+) -> dict[str, dict[str, Any]]:
     """The facts of every model by its name, as documented in the module ``model_facts``.
 
     :param models: ``name``, ``source`` (an absolute path, or else an id on the hub) and ``revision`` of each
+    :param required: False: what cannot be read has ``problem`` for its only fact besides ``source``
     :raises ModelFilesError: one line for every model that is not there or whose files are damaged
     """
-    facts, problems = {}, []
+    facts: dict[str, dict[str, Any]] = {}
+    problems = []
     for model in models:
         found = _attempt(model["source"], model.get("revision"), hub)
-        if isinstance(found, str):
+        if isinstance(found, str) and not required:
+            facts[model["name"]] = {"source": model["source"], "problem": found}
+        elif isinstance(found, str):
             problems.append(f"{model['name']}: {found}.")
         else:
             facts[model["name"]] = found

@@ -51,8 +51,7 @@ class NoRoomError(Exception):
 def place_all(demands: Sequence[Demand], domains: Domains, running: Mapping[Slot, Place]) -> dict[Slot, Place]:
     """A place for every instance; equal input gives equal places, in whatever order it comes.
 
-    How many instances the automatic demands get does not depend on what runs, so that the same wishes and the same
-    hosts always come to the same fleet.
+    The automatic demands get as many instances as on an empty fleet, or fewer where for more what runs had to move.
 
     :raises NoRoomError: the demanded instances, or one of each automatic demand, have no room.
     """
@@ -66,9 +65,14 @@ def place_all(demands: Sequence[Demand], domains: Domains, running: Mapping[Slot
     kept = _Floor(demands, domains)
     kept.keep(running, counts)
     try:
-        kept.fill(counts)
+        kept.fill({demand.model: demand.replicas or 1 for demand in demands})
     except NoRoomError:  # the moves that would be needed are more than were tried
         return fresh.places
+    growing = [demand for demand in demands if demand.replicas is None]
+    present = Counter(model for model, _ordinal in kept.places)
+    while growing:  # nothing is moved to make room for one instance more
+        growing = [demand for demand in growing if present[demand.model] < counts[demand.model] and kept.add(demand)]
+        present.update(demand.model for demand in growing)
     return kept.places
 
 

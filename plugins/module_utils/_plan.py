@@ -1,8 +1,8 @@
 """Turns wishes and hosts into the fleet plan; pure, private to the collection.
 
-Three steps, each a function of its own: :func:`choose_shape` decides how one instance of a model is spread over GPUs,
-``_placement`` decides which GPUs of which host it gets, and :func:`plan_fleet` writes the result down in the schema of
-docs/plan-schema.md. The plan holds nothing that changes by itself, such as free memory: a second run gives the same.
+Three steps: ``_sizing`` decides how one instance of a model is spread over GPUs, ``_placement`` decides which GPUs of
+which host it gets, and :func:`plan_fleet` writes the result down in the schema of docs/plan-schema.md. The plan holds
+nothing that changes by itself, such as free memory: a second run gives the same.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, groupby
 from typing import Any
 
+from ._budget import Engine
 from ._errors import PlacementError
 from ._gpu import Gpu, GpuHost
 from ._placement import Demand, NoRoomError, Place, Slot, place_all
-from ._wishes import Parallelism, Wish
+from ._sizing import Choice, Pool, Shape, Site, Sizer, kind_of
+from ._wishes import Wish
 
-__all__ = ["Host", "Running", "Shape", "choose_shape", "format_table", "plan_fleet"]
+__all__ = ["Host", "Running", "format_table", "plan_fleet"]
 
 VERSION = 1  # of the plan's schema
-UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is not a change nobody asked for
 OLDEST_COMPUTE_CAPABILITY = (7, 5)  # of the wheels that vLLM publishes
 LINKS = {"nvlink": "linked by NVLink", "pcie": "below one PCIe root", "host": "of one host"}
 TABLE_WIDTH = 100
@@ -66,78 +67,95 @@ class Host:
         reasons = {gpu.index: _unusable(gpu) for gpu in self.hardware.gpus}
         return {index: reason for index, reason in reasons.items() if reason}
 
-    def domains(self) -> list[list[int]]:
-        """Usable GPUs that may share an instance, as sets of indices."""
+    def sites(self) -> list[Site]:
+        """Its usable GPUs by type: an instance has GPUs of one type only, on the host's other GPUs others may run."""
         unusable = self.left_out()
-        usable = ([index for index in domain if index not in unusable] for domain in self.hardware.domains)
-        return [domain for domain in usable if domain]
+        gpus = {gpu.index: gpu for gpu in self.hardware.gpus if gpu.index not in unusable}
+        types: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, gpu in gpus.items():
+            types[gpu.name or "", gpu.compute_capability or ""].append(index)
+        found = []
+        for (name, _capability), indices in types.items():
+            own = set(indices)
+            domains = tuple(filter(None, (tuple(sorted(own.intersection(domain))) for domain in self.hardware.domains)))
+            pool = Pool(
+                # The smallest of them, because all GPUs of an instance get the same.
+                gpu=min((kind_of(gpus[index]) for index in indices), key=lambda kind: kind.total_gib or 0.0),
+                nvlink=self.hardware.link == "nvlink",
+                size=max(map(len, domains), default=0),
+                driver=(self.hardware.driver_version or "").partition(".")[0] or None,
+            )
+            found.append(Site(self.name if len(types) == 1 else f"{self.name} ({name})", self.name, pool, domains))
+        return found
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How one instance of a model is spread over GPUs, and why so."""
-
-    parallelism: Parallelism
-    why: str
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of one instance."""
-        return self.parallelism.tensor * self.parallelism.pipeline
-
-    def __str__(self) -> str:
-        return f"tensor {self.parallelism.tensor} x pipeline {self.parallelism.pipeline}"
-
-
-def choose_shape(wish: Wish, hosts: Sequence[Host]) -> Shape:
-    """The shape for a model, given the hosts it may go to; raises :class:`PlacementError` if there is none."""
-    if wish.parallelism is None:
-        shape = Shape(Parallelism(), "this version does not size models; set parallelism")
-    else:
-        shape = Shape(wish.parallelism, "as the inventory says")
-    sizes = {host.name: max(map(len, host.domains()), default=0) for host in hosts}
-    largest = max(sizes.values(), default=0)
-    if shape.gpus > largest:
-        raise PlacementError([_too_large(wish, shape, sizes, largest)])
-    return shape
-
-
-def plan_fleet(wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int = 8000) -> dict[str, Any]:
+def plan_fleet(
+    wishes: Sequence[Wish],
+    hosts: Sequence[Host],
+    base_port: int = 8000,
+    sizer: Sizer | None = None,
+    *,
+    pin_kv_cache: bool = True,
+) -> dict[str, Any]:
     """The fleet plan, as plain data.
+
+    ``sizer`` knows the models and the version of vLLM; without it no model is sized. ``pin_kv_cache`` holds engines
+    whose memory is known to the part of the KV cache that every boot can grant.
 
     :raises PlacementError: the hosts do not have what the wishes need; every model that is too large is named.
     """
+    sizer = sizer or Sizer()
     hosts = sorted(hosts, key=lambda host: host.name)
     _check_addresses(hosts)
     warnings = list(_hardware_warnings(hosts))
-    shapes: dict[str, Shape] = {}
-    demands = []
+    sites = {site.name: site for host in hosts for site in host.sites()}
+    choices: dict[str, Choice] = {}
     rejected = []
     for wish in wishes:
-        allowed = [host for host in hosts if wish.hosts is None or host.name in wish.hosts]
+        allowed = [site for site in sites.values() if wish.hosts is None or site.host in wish.hosts]
         try:
-            shape = shapes[wish.name] = choose_shape(wish, allowed)
+            choice = choices[wish.name] = sizer.choose(wish, allowed, _running_sizes(wish, hosts))
         except PlacementError as error:
             rejected += error.rejected
         else:
-            demands.append(Demand(wish.name, shape.gpus, tuple(host.name for host in allowed), wish.replicas))
+            if not choice.sites:
+                rejected.append(_too_large(wish, choice.shape, hosts))
     if rejected:
         raise PlacementError(rejected, warnings)
-    domains = {host.name: host.domains() for host in hosts}
+    demands = [Demand(name, choice.shape.gpus, choice.sites, wish.replicas)
+               for wish, (name, choice) in zip(wishes, choices.items())]  # fmt: skip
     try:
-        places = place_all(demands, domains, _running_places(hosts))
+        places = place_all(
+            demands, {site.name: site.domains for site in sites.values()}, _running_places(hosts, sites.values())
+        )
     except NoRoomError as error:
         wish = next(wish for wish in wishes if wish.name == error.demand.model)
-        raise PlacementError([_no_room(wish, shapes[wish.name], error, hosts)], warnings) from None
-    ports = _ports(places, wishes, hosts, base_port)
+        raise PlacementError([_no_room(wish, choices[wish.name].shape, error, sites)], warnings) from None
+    used: dict[str, set[Pool]] = defaultdict(set)
+    for (model, _ordinal), place in places.items():
+        used[model].add(sites[place.host].pool)
+    choices = {wish.name: sizer.settle(wish, choices[wish.name], used[wish.name]) for wish in wishes}
+    on_hosts = {slot: Place(sites[place.host].host, place.gpus) for slot, place in places.items()}
+    ports = _ports(on_hosts, wishes, hosts, base_port)
     by_name = {host.name: host for host in hosts}
     by_model = {wish.name: wish for wish in wishes}
+    engines = {
+        (model, pool): Engine(by_model[model], choices[model], pool, on_gpus=sizer.on_gpus, pin=pin_kv_cache)
+        for model, pools in used.items()
+        for pool in pools
+    }
     instances = [
-        _instance(by_model[slot[0]], shapes[slot[0]], slot, place, by_name[place.host], ports[slot])
+        _instance(by_model[slot[0]], engines[slot[0], sites[place.host].pool], slot, on_hosts[slot],
+                  by_name[sites[place.host].host], ports[slot])
         for slot, place in places.items()
-    ]
+    ]  # fmt: skip
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
-    return {"version": VERSION, "instances": instances, "rejected": [], "warnings": warnings}
+    return {
+        "version": VERSION,
+        "instances": instances,
+        "rejected": [row for choice in choices.values() for row in choice.rejected],
+        "warnings": warnings + [warning for choice in choices.values() for warning in choice.warnings],
+    }
 
 
 def _check_addresses(hosts: Sequence[Host]) -> None:
@@ -166,17 +184,53 @@ def _hardware_warnings(hosts: Sequence[Host]) -> Iterator[str]:
             yield f"{host.name}: GPU {index} is left out: {reason}."
         if not host.hardware.gpus:
             yield f"{host.name}: no GPU: {host.hardware.reason or 'no reason is known'}."
+    doubts: dict[str, list[str]] = defaultdict(list)  # alike on many hosts: said once
+    for host in hosts:
+        for doubt in _doubts(host):
+            doubts[doubt].append(host.name)
+    for doubt, names in doubts.items():
+        yield f"{', '.join(_some(names))}: {doubt}."
 
 
-def _running_places(hosts: Sequence[Host]) -> dict[Slot, Place]:
-    """What runs now. An instance whose name does not follow from its model is none of the planner's."""
+def _doubts(host: Host) -> Iterator[str]:
+    """What does not keep the GPUs of a host from being used."""
+    types = Counter(gpu.name for gpu in host.hardware.gpus if gpu.name)
+    if len(types) > 1:
+        kinds = " and ".join(f"{number} x {name}" for name, number in sorted(types.items()))
+        yield f"different GPUs ({kinds}); an instance gets GPUs of one type only"
+    without = [gpu.index for gpu in host.hardware.gpus if gpu.ecc_enabled is False]
+    if without:
+        yield f"ECC is off ({_gpu_list(without)}), so a flipped bit in a weight goes unnoticed; nvidia-smi -e 1"
+    placed = {index for running in host.running for index in running.gpus}
+    for gpu in host.hardware.gpus:
+        if gpu.processes and gpu.index not in placed:
+            pids = ", ".join(str(process.pid) for process in gpu.processes)
+            yield (
+                f"GPU {gpu.index} is held by a process that is no instance of this fleet (pid {pids}); end it, because "
+                "its memory is missing to the instance that is planned there"
+            )
+
+
+def _gpu_list(indices: Sequence[int]) -> str:
+    return f"GPU{'s' * (len(indices) > 1)} {', '.join(_ranges(indices))}"
+
+
+def _running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, Place]:
+    """What runs now, by site. An instance whose name does not follow from its model is none of the planner's."""
+    site_of = {(site.host, index): site.name for site in sites for domain in site.domains for index in domain}
     return {
-        (running.model, int(ordinal)): Place(host.name, running.gpus)
+        (running.model, int(ordinal)): Place(site_of[host.name, running.gpus[0]], running.gpus)
         for host in hosts
         for running in host.running
+        if running.gpus and (host.name, running.gpus[0]) in site_of
         for model, _, ordinal in [running.id.rpartition("-")]
         if model == running.model and re.fullmatch(r"[1-9][0-9]*", ordinal)
     }
+
+
+def _running_sizes(wish: Wish, hosts: Sequence[Host]) -> frozenset[int]:
+    """How many GPUs the instances of a model have now."""
+    return frozenset(len(running.gpus) for host in hosts for running in host.running if running.model == wish.name)
 
 
 def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
@@ -191,7 +245,10 @@ def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None,
     }
 
 
-def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int) -> dict[str, Any]:
+def _too_large(wish: Wish, shape: Shape, hosts: Sequence[Host]) -> dict[str, Any]:
+    allowed = [host for host in hosts if wish.hosts is None or host.name in wish.hosts]
+    sizes = {host.name: max((site.pool.size for site in host.sites()), default=0) for host in allowed}
+    largest = max(sizes.values(), default=0)
     linked = " that are linked with each other" if shape.gpus > 1 else ""
     needs = f"one instance ({shape}) needs {_number(shape.gpus, 'GPU')} of one host{linked}"
     if not largest:
@@ -213,9 +270,9 @@ def _too_large(wish: Wish, shape: Shape, sizes: Mapping[str, int], largest: int)
     )
 
 
-def _no_room(wish: Wish, shape: Shape, error: NoRoomError, hosts: Sequence[Host]) -> dict[str, Any]:
+def _no_room(wish: Wish, shape: Shape, error: NoRoomError, sites: Mapping[str, Site]) -> dict[str, Any]:
     wanted = error.demand.replicas or 1
-    there = sum(len(domain) for host in hosts if host.name in error.demand.hosts for domain in host.domains())
+    there = sum(sites[name].room(1) for name in error.demand.hosts)
     each = " each" if wanted > 1 else ""
     return _rejected(
         wish,
@@ -274,12 +331,11 @@ def _id(slot: Slot) -> str:
     return f"{slot[0]}-{slot[1]}"
 
 
-def _instance(wish: Wish, shape: Shape, slot: Slot, place: Place, host: Host, port: int) -> dict[str, Any]:
+def _instance(wish: Wish, engine: Engine, slot: Slot, place: Place, host: Host, port: int) -> dict[str, Any]:
     """An instance as the plan shows it."""
-    utilization = wish.gpu_memory_utilization or UTILIZATION
     link = LINKS.get(host.hardware.link or "", "")
     gpus = ", ".join(map(str, place.gpus))
-    why = [f"{shape}: {shape.why}"]
+    why = [f"{engine.shape}: {engine.shape.why}", *engine.why]
     if len(place.gpus) > 1:
         why.append(f"GPUs {gpus}: {link}")
     if wish.replicas is None:
@@ -288,16 +344,16 @@ def _instance(wish: Wish, shape: Shape, slot: Slot, place: Place, host: Host, po
         "id": _id(slot),
         "model": wish.name,
         "endpoint": {"host": host.name, "address": host.address, "port": port},
-        "parallelism": asdict(shape.parallelism),
-        "executor": _executor(shape),
+        "parallelism": asdict(engine.shape.parallelism),
+        "executor": _executor(engine.shape),
         "nodes": [{"host": host.name, "rank": 0, "role": "head", "gpus": list(place.gpus)}],
-        "engine_args": _engine_args(wish, shape, host.address, port, utilization),
+        "engine_args": _engine_args(wish, engine, host.address, port),
         "env": {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counted
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, place.gpus)),
             **wish.env,
         },
-        "budget": _budget(host, place, utilization),
+        "budget": engine.budget,
         "why": why,
     }
 
@@ -306,8 +362,9 @@ def _executor(shape: Shape) -> str | None:
     return "mp" if shape.gpus > 1 else None
 
 
-def _engine_args(wish: Wish, shape: Shape, address: str, port: int, utilization: float) -> dict[str, Any]:
+def _engine_args(wish: Wish, engine: Engine, address: str, port: int) -> dict[str, Any]:
     """What vLLM reads with ``--config``; what is left to vLLM is not in it."""
+    shape = engine.shape
     arguments = {
         "model": wish.source,
         "revision": wish.revision,
@@ -318,26 +375,10 @@ def _engine_args(wish: Wish, shape: Shape, address: str, port: int, utilization:
         "pipeline-parallel-size": shape.parallelism.pipeline,
         "enable-expert-parallel": shape.parallelism.expert or None,
         "distributed-executor-backend": _executor(shape),
-        "gpu-memory-utilization": utilization,
-        "max-model-len": wish.context_length,
-        "max-num-seqs": wish.concurrency,
-        "kv-cache-dtype": wish.kv_cache_dtype,
+        **engine.arguments,
         **wish.extra_args,
     }
     return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _budget(host: Host, place: Place, utilization: float) -> dict[str, Any]:
-    """GiB per GPU, of the smallest one. What a model needs is not known in this version."""
-    totals = [gpu.total_gib for gpu in host.hardware.gpus if gpu.index in place.gpus and gpu.total_gib is not None]
-    total = min(totals) if len(totals) == len(place.gpus) else None
-    return {
-        "total": total,
-        "requested": None if total is None else round(total * utilization, 2),
-        **dict.fromkeys(("weights", "activations", "cuda_graphs", "non_torch")),
-        **dict.fromkeys(("kv_cache", "kv_cache_tokens", "max_concurrency")),
-        "confidence": "none",
-    }
 
 
 def format_table(plan: Mapping[str, Any]) -> str:
@@ -357,8 +398,15 @@ def format_table(plan: Mapping[str, Any]) -> str:
                 _end(f"{endpoint['address']}:{endpoint['port']}", 21),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = _columns(rows)
+    memory = list(dict.fromkeys(_memory_row(one) for one in plan["instances"] if one["budget"]["weights"] is not None))
+    if memory:
+        titles = ("MODEL", "GPU", "CONTEXT", "WEIGHTS", "KV CACHE", "MARGIN", "WARM+", "KV TOKENS", "REQUESTS")
+        note = (
+            "GiB per GPU. KV CACHE is what every boot grants: MARGIN below the prediction, and WARM+ below what a "
+            "later boot could have; without these it is the prediction itself. REQUESTS are of the whole CONTEXT."
+        )
+        lines += ["", *_columns([titles, *memory]), *textwrap.wrap(note, TABLE_WIDTH)]
     used = sum(len(node["gpus"]) for instance in plan["instances"] for node in instance["nodes"])
     models = len({instance["model"] for instance in plan["instances"]})
     instances = _number(len(plan["instances"]), "instance")
@@ -366,6 +414,30 @@ def format_table(plan: Mapping[str, Any]) -> str:
     for warning in plan["warnings"]:
         lines += textwrap.wrap(f"warning: {warning}", TABLE_WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _memory_row(instance: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an instance promises, and at what distance from the prediction."""
+    budget = instance["budget"]
+    pinned = budget["pinned"]
+    promise = pinned or budget
+    length = instance["engine_args"].get("max-model-len")
+    return (
+        _end(instance["model"], 22),
+        _end(budget["gpu"], 12),
+        "auto" if length is None else str(length),
+        f"{budget['weights']:.1f}",
+        f"{promise['kv_cache']:.2f}",
+        f"{pinned['margin']:.2f}" if pinned else "-",
+        f"{pinned['warm_extra']:.2f}" if pinned else "-",
+        str(promise["kv_cache_tokens"]),
+        f"{promise['max_concurrency']:.1f}",
+    )
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _end(text: str, width: int) -> str:

@@ -29,14 +29,18 @@ options:
       - C(name) (str) is the served name, C(source) (str) a model of the hub or an absolute path on the GPU hosts,
         C(revision) (str) the revision on the hub.
       - C(replicas) is a number of instances, or V(auto) for as many as fit.
-      - C(parallelism) is a mapping of C(tensor) (int), C(pipeline) (int) and C(expert) (bool), or V(auto), which is
-        one GPU in this version.
-      - C(context_length) (tokens), C(concurrency) (most requests at once), C(gpu_memory_utilization) (above 0, up to
-        1) and C(kv_cache_dtype) are passed on to vLLM; V(auto) leaves them to it.
+      - C(parallelism) is a mapping of C(tensor) (int), C(pipeline) (int) and C(expert) (bool), or V(auto) for
+        what C(objective) asks for.
+      - C(objective) is V(throughput), the fewest GPUs that hold the model, so that there are more instances;
+        V(latency), the widest tensor size inside the NVLink domain; or V(balanced), the next wider tensor size after
+        the fewest GPUs. Without NVLink all three are V(throughput).
+      - C(context_length) (tokens) is what an instance must have memory for, V(auto) the model's own length or, if less
+        fits, that. C(concurrency) (requests) is how many of them must fit at once, and the most that are let in.
+      - C(gpu_memory_utilization) (above 0, up to 1) and C(kv_cache_dtype) are passed on to vLLM; V(auto) is 0.92, and
+        the model's type.
       - C(port) (int) is where the instances of this model begin to count up on every host; without it they share the
         ports from O(base_port) on.
       - C(hosts) is a group, a host, or a list of these, that the model is restricted to.
-      - C(objective) is V(throughput), V(latency) or V(balanced); only the first has an effect in this version.
       - C(runtime) is V(systemd), C(executor) is V(auto) or V(mp), C(lora) is empty; there is nothing else in this
         version.
       - C(extra_args) is a mapping of options of C(vllm serve), checked against the release in O(vllm_version),
@@ -95,6 +99,22 @@ options:
       - Version of vLLM that is going to run, for the check of C(extra_args). Without it the newest release is taken
         that this collection knows the options of.
     type: str
+  model_facts:
+    description:
+      - What M(gpuhosts.vllm.model_facts) returned for the models, by their names. A model without is not sized,
+        C(parallelism) V(auto) is one GPU for it, and a warning says so.
+    type: dict
+    default: {}
+  pin_kv_cache:
+    description:
+      - Whether engines are told the size of their KV cache, C(kv-cache-memory-bytes), where the memory account is
+        known. It is the prediction for the first boot less the margin of error, so that every boot grants exactly the
+        planned tokens.
+      - Without it they take what C(gpu-memory-utilization) leaves, which differs between the first boot and later
+        ones.
+      - Has no effect on vLLM's CPU build.
+    type: bool
+    default: true
   base_port:
     description: First port of the instances of models without a C(port).
     type: int
@@ -163,7 +183,9 @@ rejected:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError, WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import known_releases
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, format_table, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
 
 
@@ -187,6 +209,8 @@ def main() -> None:
             "hosts": {"type": "list", "elements": "dict", "options": host},
             "groups": {"type": "dict", "default": {}},
             "vllm_version": {"type": "str"},
+            "model_facts": {"type": "dict", "default": {}},
+            "pin_kv_cache": {"type": "bool", "default": True},
             "base_port": {"type": "int", "default": 8000},
         },
         supports_check_mode=True,
@@ -197,7 +221,8 @@ def main() -> None:
         if given["hosts"] is None:
             module.exit_json(changed=False, warnings=warnings)
         hosts = [Host.from_dict(facts) for facts in given["hosts"]]
-        plan = plan_fleet(wishes, hosts, given["base_port"])
+        sizer = Sizer(given["model_facts"], given["vllm_version"] or known_releases()[-1])
+        plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])
     except WishError as error:
         count = len(error.problems)
         module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in vllm_models:\n{error}", problems=error.problems)

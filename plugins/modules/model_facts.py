@@ -34,6 +34,12 @@ options:
       revision:
         description: A branch, tag or commit of a model on the hub, by default C(main); of no meaning for a path.
         type: str
+  required:
+    description:
+      - Whether it is a failure that a model is not there or cannot be read. If not, its facts are C(source) and
+        C(problem), the reason.
+    type: bool
+    default: true
   hf_home:
     description:
       - The directory in which the hub's cache is, as in the environment variable E(HF_HOME) of vLLM.
@@ -183,6 +189,7 @@ def main() -> None:
                     "revision": {"type": "str"},
                 },
             },
+            "required": {"type": "bool", "default": True},
             "hf_home": {"type": "path"},
             "online": {"type": "bool", "default": False},
             "endpoint": {"type": "str"},
@@ -192,7 +199,7 @@ def main() -> None:
     )
     hub = HubOptions(*(module.params[name] for name in ("hf_home", "online", "endpoint", "token")))
     try:
-        facts = read_models(module.params["models"], hub)
+        facts = read_models(module.params["models"], hub, required=module.params["required"])
     except ModelFilesError as error:
         module.fail_json(msg=str(error))
     module.exit_json(ansible_facts={"model_facts": facts})

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpuhosts.vllm.plugins.module_utils import _errors, _plan, _wishes
 
 from tests.tools import docs
+from tests.unit import fleets
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.name for path in ROOT.glob("roles/*/tasks"))
@@ -193,14 +193,8 @@ def field_names(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_plan_has_the_fields_that_its_schema_documents() -> None:
-    facts = {"gpus": [{"index": 0, "total_gib": 79.6}], "link": "host", "domains": [[0]]}
-    host = _plan.Host.from_dict({"name": "gpu1", "address": "192.0.2.1", "gpu_facts": facts})
-    wish = {"name": "tiny", "source": "/srv/models/tiny"}
-    fits, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 1}}], None, {})
-    too_large, _ = _wishes.read_wishes([wish | {"parallelism": {"tensor": 2}}], None, {})
-    with pytest.raises(_errors.PlacementError) as refusal:
-        _plan.plan_fleet(too_large, [host])
-    whole = _plan.plan_fleet(fits, [host]) | {"rejected": refusal.value.rejected}
+    # A plan with all of them: sized, pinned, and with a shape that was rejected on the way.
+    whole = fleets.plan([{"name": "llama-3.3-70b-instruct"}], fleets.host("gpu1"))
     documented = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs/plan-schema.md").read_text(), re.MULTILINE)
     assert sorted(field_names(whole)) == sorted(documented)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
 
+from tests.unit import fleets
 from tests.unit.plugins.conftest import RunModule
 
 TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny", "replicas": 2}
@@ -23,7 +24,7 @@ def test_a_plan_and_its_table(run_module: RunModule, check: bool) -> None:
     result = run_module(fleet_plan, models=[TINY], hosts=[HOST], _ansible_check_mode=check)
     assert not result["changed"]
     assert [instance["id"] for instance in result["plan"]["instances"]] == ["tiny-1", "tiny-2"]
-    assert result["table"].splitlines()[-1] == "2 instances of 1 model on 2 GPUs"
+    assert "2 instances of 1 model on 2 GPUs" in result["table"].splitlines()
 
 
 def test_what_runs_stays(run_module: RunModule) -> None:
@@ -42,11 +43,23 @@ def test_without_hosts_the_wishes_are_validated(run_module: RunModule) -> None:
 
 def test_warnings_about_wishes_and_hosts_are_in_the_plan(run_module: RunModule) -> None:
     bare = {"name": "gpu2", "address": "10.0.0.2", "gpu_facts": {"gpus": [], "reason": "no driver"}}
-    result = run_module(fleet_plan, models=[TINY | {"objective": "latency"}], hosts=[HOST, bare])
-    assert result["plan"]["warnings"] == [
-        "vllm_models[0].objective: 'latency' has no effect in this version; set parallelism yourself.",
-        "gpu2: no GPU: no driver.",
-    ]
+    result = run_module(fleet_plan, models=[TINY], hosts=[HOST, bare], vllm_version="0.99.0")
+    catalogue, hardware, model = result["plan"]["warnings"]
+    assert catalogue.startswith("vLLM 0.99.0 is not in the option catalogue")
+    assert hardware == "gpu2: no GPU: no driver."
+    assert model.startswith("tiny: it is not sized, because its files were not read")
+
+
+def test_with_facts_a_model_is_sized_and_pinned_unless_switched_off(run_module: RunModule) -> None:
+    known = {"tiny": fleets.facts("llama-3.2-1b-instruct")}
+    host = fleets.host("gpu1", 1)
+    for pin in (True, False):
+        result = run_module(
+            fleet_plan, models=[TINY | {"replicas": 1}], hosts=[host], model_facts=known, pin_kv_cache=pin
+        )
+        (instance,) = result["plan"]["instances"]
+        assert instance["budget"]["confidence"] == "high"
+        assert ("kv-cache-memory-bytes" in instance["engine_args"]) is pin
 
 
 def test_every_mistake_is_told(run_module: RunModule) -> None:

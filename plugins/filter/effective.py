@@ -1,0 +1,81 @@
+"""Filters that hold what the engines report against what the plan promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+# What is compared: name in the plan, name in what the engine reports, title.
+FIELDS = (
+    ("kv_cache_tokens", "kv_cache_size_tokens", "KV TOKENS"),
+    ("max_concurrency", "kv_cache_max_concurrency", "REQUESTS"),
+    ("max_model_len", "max_model_len", "CONTEXT"),
+)
+
+
+def with_effective(plan: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The plan with what every engine reported, as ``effective`` of its instance; None for one that was not asked."""
+    reported = {
+        result["item"]["id"]: result["effective"]
+        for name in sorted({instance["endpoint"]["host"] for instance in plan["instances"]})
+        for result in hostvars[name].get("vllm_ready", {}).get("results", [])
+        if "effective" in result
+    }
+    instances = [{**instance, "effective": reported.get(instance["id"])} for instance in plan["instances"]]
+    return {**plan, "instances": instances}
+
+
+def compared(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One entry per instance: what was promised, what came, and by how many percent it differs."""
+    return [_compared(instance) for instance in plan["instances"]]
+
+
+def _compared(instance: Mapping[str, Any]) -> dict[str, Any]:
+    effective = instance.get("effective") or {}
+    promised = {name: _promise(instance, name) for name, _, _ in FIELDS}
+    came = {name: effective.get(reported) for name, reported, _ in FIELDS}
+    return {
+        "id": instance["id"],
+        "model": instance["model"],
+        "gpu": instance["budget"]["gpu"],
+        "parallelism": instance["parallelism"],
+        "pinned": instance["budget"]["pinned"] is not None,
+        "promised": promised,
+        "effective": came,
+        "difference_percent": {name: _difference(promised[name], came[name]) for name in promised},
+    }
+
+
+def _promise(instance: Mapping[str, Any], name: str) -> float | None:
+    if name == "max_model_len":
+        return instance["engine_args"].get("max-model-len")
+    if instance["budget"]["confidence"] == "none":
+        return None
+    return (instance["budget"]["pinned"] or instance["budget"]).get(name)
+
+
+def _difference(promised: float | None, came: float | None) -> float | None:
+    return None if not promised or came is None else round((came - promised) / promised * 100, 2)
+
+
+def comparison_table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The entries as lines for people."""
+    rows = [("INSTANCE", *(title for _, _, title in FIELDS)), *(tuple(_row(entry)) for entry in entries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _row(entry: Mapping[str, Any]) -> Iterator[str]:
+    yield entry["id"]
+    for name, _, _ in FIELDS:
+        came, difference = entry["effective"][name], entry["difference_percent"][name]
+        shown = "not reported" if came is None else f"{came:.6g}" if isinstance(came, float) else str(came)
+        yield shown if difference is None else f"{shown} ({difference:+.1f} %)"
+
+
+class FilterModule:
+    """Registers the filters with Ansible."""
+
+    def filters(self) -> dict[str, Any]:
+        """The filters by name."""
+        return {"compared": compared, "comparison_table": comparison_table, "with_effective": with_effective}

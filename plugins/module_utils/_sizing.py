@@ -1,0 +1,589 @@
+"""Chooses how one instance of a model is spread over GPUs, and what its engine is told; private to the collection.
+
+Between the formulas (``_memory``, ``_validity``), which choose nothing, and the plan (``_plan``), which knows hosts.
+:meth:`Sizer.choose` tries shapes on every kind of GPU that a model may go to. Its rules by objective:
+
+- ``throughput``: the fewest GPUs that hold the model, so that there are as many replicas as can be;
+- ``latency``: the widest tensor size that is valid inside the NVLink domain. Without NVLink, more GPUs answer
+  later, not sooner, and it is as ``throughput``;
+- ``balanced``: the next wider tensor size after ``throughput``'s, where NVLink joins the GPUs.
+
+A model "fits" when the promise minus the margin of :func:`~._memory.pinned_kv_bytes` holds the wished number of
+requests of the wished length. A length left to the planner is the model's own, or else what fits, but at least
+:data:`LEAST_CONTEXT` tokens. What fits by the promise alone is taken only where nothing else does, with a warning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from ._catalogue import GIB, GpuType, gpu_from_nvml, gpu_type
+from ._errors import PlacementError, SizingError
+from ._gpu import Gpu
+from ._memory import Budget, EngineOptions, Unknown, memory_budget, pinned_kv_bytes, regime_of
+from ._model import ModelSpec, read_model
+from ._validity import refusals, tensor_sizes
+from ._wishes import Parallelism, Wish
+
+__all__ = ["LEAST_CONTEXT", "Choice", "Misfit", "Pool", "Shape", "Site", "Sized", "Sizer", "engine_options", "kind_of"]
+
+LEAST_CONTEXT = 8192  # tokens; a shape that leaves less is of little use to anybody who did not ask for it
+STEP = 256  # tokens; planned lengths are multiples of it
+MIB = 1 << 20
+# Options of vLLM that take or give GPU memory in ways that the account does not follow.
+UNACCOUNTED = (
+    "cpu-offload-gb",
+    "decode-context-parallel-size",
+    "enable-lora",
+    "kv-transfer-config",
+    "num-gpu-blocks-override",
+    "performance-mode",
+    "speculative-config",
+)
+_NUMBERS = ("max-num-batched-tokens", "max-num-seqs", "block-size", "kv-cache-memory-bytes")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """GPUs that are alike for every model: type, link, size of the largest set that may share an instance, driver."""
+
+    gpu: GpuType
+    nvlink: bool
+    size: int
+    driver: str | None = None  # its branch: "580"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The GPUs of one type on one host; ``domains`` are the sets of them that may share an instance."""
+
+    name: str
+    host: str
+    pool: Pool
+    domains: tuple[tuple[int, ...], ...]
+
+    def room(self, gpus: int) -> int:
+        """Instances of so many GPUs that an empty site takes."""
+        return sum(len(domain) // gpus for domain in self.domains)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one instance of a model is spread over GPUs, and why so."""
+
+    parallelism: Parallelism
+    why: str
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one instance."""
+        return _gpus(self.parallelism)
+
+    def __str__(self) -> str:
+        return _text(self.parallelism)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The account of a shape on a kind of GPU.
+
+    ``budget`` is the prediction at a context of ``context_length`` tokens. ``sure`` is the same with the KV cache
+    ``sure_bytes`` large, a margin below it: what every boot can grant; None where that does not hold the wish.
+    """
+
+    parallelism: Parallelism
+    context_length: int
+    budget: Budget
+    sure: Budget | None
+    sure_bytes: int
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A shape that does not do on a kind of GPU, and why; sizes are GiB per GPU where memory is the reason."""
+
+    parallelism: Parallelism
+    pool: Pool
+    reason: str
+    needed_gib: float | None = None
+    available_gib: float | None = None
+    longest: int = 0  # tokens of context with which it would fit
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The shape of a model, the sites it may go to, and its account by kind of GPU (empty: it is not sized).
+
+    ``rejected`` are rows of the plan's key of that name, ``why`` the reasons for what the engines are told.
+    """
+
+    shape: Shape
+    sites: tuple[str, ...]
+    sized: Mapping[Pool, Sized] = field(default_factory=dict)
+    rejected: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    why: Mapping[Pool, tuple[str, ...]] = field(default_factory=dict)
+
+
+def kind_of(gpu: Gpu) -> GpuType:
+    """The type of a GPU of a host; what the driver does not say is taken from the catalogue."""
+    return _kind(gpu.name or "GPU without a name", gpu.total_gib, gpu.reserved_gib, gpu.compute_capability)
+
+
+@cache
+def _kind(name: str, total_gib: float | None, reserved_gib: float | None, compute_capability: str | None) -> GpuType:
+    known = gpu_type(name)
+    # Torch's total is the driver's less what it keeps for itself; where that is not told, the catalogue is nearer.
+    if total_gib is None or (reserved_gib is None and known.known):
+        return known
+    major, _, minor = (compute_capability or "").partition(".")
+    # Hundredths of a GiB: boards of one type differ by less, and alike they are sized once.
+    usable = round((total_gib - (reserved_gib or 0.0)) * 100) * GIB // 100
+    return gpu_from_nvml(name, usable, 0, (int(major), int(minor)) if major else None)
+
+
+def engine_options(wish: Wish) -> tuple[EngineOptions, list[str]]:
+    """The options that memory depends on, and the names of those in ``extra_args`` that the account does not follow."""
+    given = wish.extra_args
+    numbers = {name: _number(given[name]) for name in _NUMBERS if name in given}
+    strange = [name for name in UNACCOUNTED if name in given]
+    strange += [name for name, value in numbers.items() if value is None]
+    images = _json(given.get("limit-mm-per-prompt"))
+    options = EngineOptions(
+        dtype=str(given.get("dtype", "auto")),
+        kv_cache_dtype=wish.kv_cache_dtype or "auto",
+        max_num_batched_tokens=numbers.get("max-num-batched-tokens"),
+        max_num_seqs=wish.concurrency or numbers.get("max-num-seqs"),
+        gpu_memory_utilization=wish.gpu_memory_utilization,
+        enforce_eager=bool(given.get("enforce-eager", False)),
+        quantization=given.get("quantization"),
+        block_size=numbers.get("block-size"),
+        kv_cache_memory_bytes=numbers.get("kv-cache-memory-bytes"),
+        prefix_caching=bool(given.get("enable-prefix-caching", True)),
+        hybrid_manager=not given.get("disable-hybrid-kv-cache-manager", False),
+        mm_limit_zero=bool(given.get("language-model-only")) or (bool(images) and not any(images.values())),
+        async_scheduling=bool(given.get("async-scheduling", True)),
+    )
+    return options, strange
+
+
+def _number(value: Any) -> int | None:
+    """A whole number as it is; None for the abbreviations that vLLM knows besides (``25.6k``)."""
+    return int(value) if str(value).isdecimal() else None
+
+
+def _json(value: Any) -> Mapping[str, Any]:
+    """A mapping that is given as such or as JSON text; an empty one for anything else."""
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _gpus(parallelism: Parallelism) -> int:
+    return parallelism.tensor * parallelism.pipeline
+
+
+def _text(parallelism: Parallelism) -> str:
+    return f"tensor {parallelism.tensor} x pipeline {parallelism.pipeline}"
+
+
+def _order(parallelism: Parallelism) -> tuple[int, int]:
+    """The fewest GPUs first; tensor before pipeline parallelism."""
+    return _gpus(parallelism), parallelism.pipeline
+
+
+class Sizer:
+    """Chooses shapes; what it has computed for a model on a kind of GPU, it keeps."""
+
+    def __init__(self, facts: Mapping[str, Mapping[str, Any]] | None = None, version: str = "") -> None:
+        """``facts`` are those of ``model_facts``, by the name of the model; ``version`` is vLLM's."""
+        self._facts = facts or {}
+        self._version = version
+        self._models: dict[str, ModelSpec | Unknown] = {}
+        self._tried: dict[tuple[Any, ...], Sized | Misfit | Unknown] = {}
+        # vLLM's CPU build runs on no GPU: the accounts are what the same release would do on these GPUs, and no driver
+        # matters to it.
+        self.on_gpus = not version.endswith("+cpu")
+
+    def model(self, wish: Wish) -> ModelSpec | Unknown:
+        """The model of a wish, or why it cannot be sized."""
+        if wish.name not in self._models:
+            self._models[wish.name] = self._read(wish)
+        return self._models[wish.name]
+
+    def _read(self, wish: Wish) -> ModelSpec | Unknown:
+        facts = self._facts.get(wish.name)
+        if facts is None:
+            return Unknown("its files were not read")
+        if "config" not in facts:
+            return Unknown(facts.get("problem") or "its facts have no config")
+        regime = regime_of(self._version)
+        if isinstance(regime, Unknown):
+            return regime
+        # Patterns stand for many tensors; only their bytes and whether a name is a tower's matter.
+        headers = {
+            f"{number}.{tensor['name']}": {"data_offsets": (0, tensor["bytes"])}
+            for number, tensor in enumerate(facts.get("tensors") or ())
+        }
+        config = {**facts["config"], **_json(wish.extra_args.get("hf-overrides"))}
+        try:
+            return read_model(config, headers=headers, total_bytes=facts.get("safetensors_bytes"))
+        except SizingError as error:
+            return Unknown(str(error))
+
+    def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[int] = ()) -> Choice:
+        """The shape for a model on the sites it may go to.
+
+        Where kinds of GPU would have different shapes, ``running`` (the numbers of GPUs that its instances have now)
+        decides, so that a new kind moves nothing; else, for ``latency`` the widest, for the others the one of which
+        the most instances fit.
+
+        :raises PlacementError: no shape does on any of the sites.
+        """
+        model = self.model(wish)
+        if isinstance(model, Unknown):
+            return _unsized(wish, sites, model.reason)
+        pools = sorted({site.pool for site in sites}, key=repr)
+        found = {pool: self._best(model, wish, pool) for pool in pools}
+        fitting = {result.parallelism for result, _ in found.values() if isinstance(result, Sized)}
+        misfits = [misfit for _, tried in found.values() for misfit in tried]
+        if not fitting:
+            unknown = [result.reason for result, _ in found.values() if isinstance(result, Unknown)]
+            if unknown or not misfits:
+                return _unsized(wish, sites, unknown[0] if unknown else "there is no GPU")
+            raise PlacementError([_refusal(wish, misfits)])
+
+        def preference(parallelism: Parallelism) -> tuple[Any, ...]:
+            takes = {pool for pool in pools if isinstance(self.size(model, wish, pool, parallelism), Sized)}
+            room = sum(site.room(_gpus(parallelism)) for site in sites if site.pool in takes)
+            size = parallelism.tensor if wish.objective == "latency" else room
+            return _gpus(parallelism) not in running, -size, _order(parallelism)
+
+        chosen = min(fitting, key=preference)
+        results = {pool: self.size(model, wish, pool, chosen) for pool in pools}
+        misfits += [result for result in results.values() if isinstance(result, Misfit)]
+        sized = {pool: result for pool, result in results.items() if isinstance(result, Sized)}
+        return Choice(
+            shape=Shape(chosen, _why(wish, chosen, found)),
+            sites=tuple(site.name for site in sites if site.pool in sized),
+            sized=sized,
+            rejected=tuple(_records(wish, misfits, chosen)),
+            warnings=tuple(self._notes(model, wish)),
+        )
+
+    def size(
+        self, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism, length: int | None = None
+    ) -> Sized | Misfit | Unknown:
+        """The account of a shape on a kind of GPU, or why it does not do; ``length`` is a context to plan with."""
+        if _gpus(parallelism) > pool.size:
+            return Misfit(parallelism, pool, f"it needs {_gpus(parallelism)} linked GPUs; there are {pool.size}")
+        key = (wish.name, pool.gpu, pool.nvlink, pool.driver, parallelism, length)
+        if key not in self._tried:
+            self._tried[key] = _Attempt(self, model, wish, pool, parallelism).result(length)
+        return self._tried[key]
+
+    def _best(self, model: ModelSpec, wish: Wish, pool: Pool) -> tuple[Sized | Misfit | Unknown | None, list[Misfit]]:
+        """The best shape on a kind of GPU by the wish's objective, and what was tried before it."""
+        shapes = _shapes(model, wish, pool)
+        tight: Sized | None = None
+        misfits: list[Misfit] = []
+        for parallelism in shapes:
+            result = self.size(model, wish, pool, parallelism)
+            if isinstance(result, Misfit):
+                misfits.append(result)
+            elif isinstance(result, Unknown) or result.sure is not None:
+                break
+            else:
+                tight = tight or result
+        else:
+            return tight, misfits
+        if wish.objective == "balanced" and pool.nvlink and isinstance(result, Sized):
+            wider = next((shape for shape in shapes if shape.tensor > result.parallelism.tensor), None)
+            second = self.size(model, wish, pool, wider) if wider and wider.pipeline == 1 else None
+            if isinstance(second, Sized):
+                return second, misfits
+        return result, misfits
+
+    def settle(self, wish: Wish, choice: Choice, used: Collection[Pool]) -> Choice:
+        """The choice for the kinds of GPU that its instances really got.
+
+        All instances of a model take requests of one length, whichever the load balancer hands them to: that of the
+        kind with the least room. Warnings and reasons are about these kinds only.
+        """
+        model = self.model(wish)
+        sized = {pool: choice.sized[pool] for pool in sorted(used, key=repr) if pool in choice.sized}
+        if not sized or isinstance(model, Unknown):
+            return replace(choice, sized={})
+        shortest = min(sized, key=lambda pool: sized[pool].context_length)
+        length = sized[shortest].context_length
+        warnings = list(choice.warnings)
+        why = {}
+        for pool, longer in list(sized.items()):
+            again = self.size(model, wish, pool, longer.parallelism, length)
+            if longer.context_length > length and isinstance(again, Sized):
+                sized[pool] = again
+                warnings.append(
+                    f"{wish.name}: context_length auto is {length} on all instances, because that is what fits "
+                    f"{shortest.gpu.name}; {pool.gpu.name} could take {longer.context_length}."
+                )
+            warnings += _doubts(wish, pool, sized[pool])
+            why[pool] = tuple(self._reasons(model, wish, pool, sized[pool]))
+        return replace(choice, sized=sized, warnings=tuple(warnings), why=why)
+
+    def _reasons(self, model: ModelSpec, wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
+        """What speaks for the context, and what the number of sequences costs."""
+        if wish.context_length is None and sized.context_length < model.max_len:
+            yield f"context {sized.context_length:,}: what surely fits; the model itself takes {model.max_len:,}"
+        elif wish.context_length is None:
+            yield f"context {sized.context_length:,}: the model's own"
+        seqs = sized.budget.max_num_seqs
+        fewer = replace(engine_options(wish)[0], max_model_len=sized.context_length, max_num_seqs=seqs // 4)
+        other = self.budget(model, pool, sized.parallelism, fewer) if seqs >= 256 else None
+        saved = other.kv_cache - sized.budget.kv_cache if isinstance(other, Budget) else 0.0
+        if saved >= 0.1:
+            yield (
+                f"max-num-seqs {seqs}: it takes memory to sample for so many requests at once; {seqs // 4} would leave "
+                f"{saved:.1f} GiB more to the KV cache"
+            )
+
+    def _notes(self, model: ModelSpec, wish: Wish) -> Iterator[str]:
+        yield from (f"{wish.name}: {note}." for note in model.warnings)
+        strange = engine_options(wish)[1]
+        if strange:
+            yield f"{wish.name}: the memory account does not follow {', '.join(strange)} of extra_args."
+
+    def budget(
+        self, model: ModelSpec, pool: Pool, parallelism: Parallelism, options: EngineOptions
+    ) -> Budget | Unknown:
+        """The formulas' answer for a shape."""
+        return memory_budget(
+            model,
+            pool.gpu,
+            tensor=parallelism.tensor,
+            pipeline=parallelism.pipeline,
+            options=replace(options, expert_parallel=parallelism.expert),
+            version=self._version,
+            nvlink=pool.nvlink,
+        )
+
+    def refusals(self, model: ModelSpec, pool: Pool, parallelism: Parallelism, options: EngineOptions) -> list[str]:
+        """Why vLLM would not run a shape, memory apart."""
+        return refusals(
+            model,
+            pool.gpu,
+            parallelism.tensor,
+            parallelism.pipeline,
+            options=replace(options, expert_parallel=parallelism.expert),
+            version=self._version,
+            driver=pool.driver if self.on_gpus else None,
+        )
+
+
+class _Attempt:
+    """One shape of one model on one kind of GPU."""
+
+    def __init__(self, sizer: Sizer, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism) -> None:
+        self._sizer = sizer
+        self._model = model
+        self._wish = wish
+        self._pool = pool
+        self._parallelism = parallelism
+        self._options = engine_options(wish)[0]
+        self._requests = wish.concurrency or 1
+        self._budgets: dict[EngineOptions, Budget | Unknown] = {}
+
+    def result(self, length: int | None) -> Sized | Misfit | Unknown:
+        """The account at the context that is wished, given, or found."""
+        wished = self._wish.context_length or length
+        full = wished or self._model.max_len
+        # With this variable vLLM runs a model beyond its own length.
+        long = self._wish.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1"
+        checked = replace(self._options, max_model_len=None if long else wished)
+        reasons = self._sizer.refusals(self._model, self._pool, self._parallelism, checked)
+        if reasons:
+            return Misfit(self._parallelism, self._pool, "; ".join(reasons))
+        sized = self._at(full)
+        if isinstance(sized, Unknown) or (sized and (wished or sized.sure)):
+            return sized
+        longest = self._longest(full)
+        least = wished or min(full, STEP if self._wish.parallelism else LEAST_CONTEXT)
+        shorter = self._at(longest) if least <= longest < full and not wished else None
+        if isinstance(shorter, Sized):
+            return shorter
+        return sized or self._misfit(least, longest)
+
+    def _budget(self, length: int, **changes: Any) -> Budget | Unknown:
+        options = replace(self._options, max_model_len=length, **changes)
+        if options not in self._budgets:
+            self._budgets[options] = self._sizer.budget(self._model, self._pool, self._parallelism, options)
+        return self._budgets[options]
+
+    def _at(self, length: int) -> Sized | Unknown | None:
+        """The account at a context; None if it does not fit."""
+        budget = self._budget(length)
+        if isinstance(budget, Unknown):
+            return budget
+        if not self._holds(budget):
+            return None
+        sure: Budget | Unknown = budget
+        size = self._options.kv_cache_memory_bytes or 0
+        if not size and budget.kv_cache_tokens:  # a model without a cache has none to hold
+            size = pinned_kv_bytes(budget) // MIB * MIB
+            sure = self._budget(length, kv_cache_memory_bytes=max(1, size))
+        held = sure if isinstance(sure, Budget) and self._holds(sure) else None
+        return Sized(self._parallelism, length, budget, held, size)
+
+    def _holds(self, budget: Budget) -> bool:
+        """Whether the engine starts, and the wished number of full requests fits at once."""
+        return budget.fits and (self._requests == 1 or budget.max_concurrency >= self._requests)
+
+    def _longest(self, full: int) -> int:
+        """The longest context in steps that surely fits; 0 if none does."""
+        budget = self._budget(full)
+        size = pinned_kv_bytes(budget) // self._requests if isinstance(budget, Budget) else 0
+        fitted = self._budget(full, auto_length=True, kv_cache_memory_bytes=size) if size else None
+        return fitted.max_model_len // STEP * STEP if isinstance(fitted, Budget) and fitted.fits else 0
+
+    def _misfit(self, length: int, longest: int) -> Misfit | Unknown:
+        budget = self._budget(length)
+        if isinstance(budget, Unknown):
+            return budget
+        stage = min(budget.stages, key=lambda part: part.kv_cache)
+        fixed = stage.weights + stage.activations + stage.cuda_graphs + stage.non_torch + stage.cold_compile
+        margin = budget.limiting_kv_bytes / GIB - pinned_kv_bytes(budget) / GIB if budget.fits else 0.0
+        needed = fixed / GIB + budget.needed_kv * self._requests + margin
+        requests = f"{self._requests} requests" if self._requests > 1 else "one request"
+        if stage.weights > budget.requested * GIB:
+            reason = f"the weights alone take {stage.weights / GIB:.1f} GiB per GPU"
+        else:
+            parts = [f"weights {stage.weights / GIB:.1f}", f"running them {(fixed - stage.weights) / GIB:.1f}"]
+            parts += [f"{requests} of {length:,} tokens {budget.needed_kv * self._requests:.1f}"]
+            parts += [f"a margin for the error of these numbers {margin:.1f}"] if margin else []
+            reason = f"it needs {needed:.1f} GiB per GPU ({', '.join(parts)})"
+        return Misfit(
+            self._parallelism,
+            self._pool,
+            f"{reason}; vLLM may use {budget.requested:.1f} GiB",
+            round(needed, 2),
+            round(budget.requested, 2),
+            longest,
+        )
+
+
+def _shapes(model: ModelSpec, wish: Wish, pool: Pool) -> list[Parallelism]:
+    """The shapes to try on a kind of GPU, in the order of the wish's objective.
+
+    Tensor sizes are powers of two, which tile a host, and the whole set. Pipelines inside a host come last: they are
+    for models whose heads no larger tensor size divides.
+    """
+    if wish.parallelism is not None:
+        return [wish.parallelism]
+    sizes = [size for size in range(1, pool.size + 1) if size & (size - 1) == 0 or size == pool.size]
+    valid = [size for size in tensor_sizes(model, pool.size) if size in sizes] or [1]
+    tensors = [Parallelism(tensor=size) for size in valid]
+    pipelines = [
+        Parallelism(tensor=tensor, pipeline=stages)
+        for stages in sizes[1:]
+        for tensor in valid
+        if tensor * stages <= pool.size
+    ]
+    if wish.objective == "latency" and pool.nvlink:
+        tensors.reverse()
+    return tensors + sorted(pipelines, key=_order)
+
+
+def _doubts(wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
+    """What an operator should know of an instance that is planned all the same."""
+    if sized.sure is None:
+        yield (
+            f"{wish.name}: a tight fit on {pool.gpu.name}: {sized.budget.kv_cache:.1f} GiB are predicted for the KV "
+            f"cache, of which {sized.budget.needed_kv * (wish.concurrency or 1):.1f} are needed; that is within the "
+            f"margin of error. Lower {wish.where}.context_length, or give it more GPUs."
+        )
+    if sized.parallelism.tensor > 1 and not pool.nvlink:
+        yield (
+            f"{wish.name}: tensor {sized.parallelism.tensor} on {pool.gpu.name} goes over PCIe, which costs speed; a "
+            "quantised or smaller model may do with fewer GPUs."
+        )
+
+
+def _why(wish: Wish, chosen: Parallelism, found: Mapping[Pool, tuple[Any, Any]]) -> str:
+    pools = [pool for pool, (result, _) in found.items() if isinstance(result, Sized) and result.parallelism == chosen]
+    if wish.parallelism is not None:
+        return "as the inventory says"
+    if wish.objective == "latency" and any(pool.nvlink for pool in pools):
+        size = max(pool.size for pool in pools)
+        return f"latency: the widest tensor size that is valid inside the NVLink domain of {size}"
+    if wish.objective == "balanced" and any(pool.nvlink for pool in pools) and chosen.tensor > 1:
+        return "balanced: one tensor size wider than the fewest GPUs that hold the model, where there is one"
+    return f"{wish.objective}: the fewest GPUs that hold the model"
+
+
+def _records(wish: Wish, misfits: Sequence[Misfit], chosen: Parallelism) -> Iterator[dict[str, Any]]:
+    """Rows of the plan's ``rejected``: what was considered before the choice, once per shape and type of GPU."""
+    seen = set()
+    for misfit in misfits:
+        key = (misfit.parallelism, misfit.pool.gpu.name, misfit.needed_gib)
+        if key not in seen:
+            seen.add(key)
+            knob = (
+                f"With {wish.where}.context_length up to {misfit.longest} it would fit."
+                if misfit.longest >= STEP
+                else "A quantised or smaller model would need less."
+            )
+            yield _record(wish, misfit, nearest_fit=_text(chosen), knob=knob)
+
+
+def _record(wish: Wish, misfit: Misfit, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
+    return {
+        "model": wish.name,
+        "shape": f"{_text(misfit.parallelism)} on {misfit.pool.gpu.name}",
+        "reason": f"{misfit.reason}.",
+        "needed_gib": misfit.needed_gib,
+        "available_gib": misfit.available_gib,
+        "nearest_fit": nearest_fit,
+        "knob": knob,
+    }
+
+
+def _refusal(wish: Wish, misfits: Sequence[Misfit]) -> dict[str, Any]:
+    """The one rejected shape that came nearest, and what would let it in."""
+
+    def distance(misfit: Misfit) -> tuple[Any, ...]:
+        lack = (misfit.needed_gib or 0.0) / (misfit.available_gib or 1.0)
+        return misfit.needed_gib is None, -misfit.longest, lack, _order(misfit.parallelism)
+
+    nearest = min(misfits, key=distance)
+    where = f"{_text(nearest.parallelism)} on {nearest.pool.gpu.name}"
+    if nearest.longest >= STEP and wish.concurrency and wish.concurrency > 1:
+        knob = f"Lower {wish.where}.concurrency, or {wish.where}.context_length to {nearest.longest}."
+        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
+    if nearest.longest >= STEP:
+        knob = f"Lower {wish.where}.context_length to {nearest.longest}."
+        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
+    if nearest.needed_gib is None:
+        return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
+    times = -(-nearest.needed_gib * _gpus(nearest.parallelism) // (nearest.available_gib or 1.0))
+    return _record(
+        wish,
+        nearest,
+        nearest_fit=f"about {times:.0f} x {nearest.pool.gpu.name} in one linked set",
+        knob=f"It would take about {times:.0f} of them in one linked set; take larger GPUs, or a quantised or smaller "
+        f"model as {wish.where}.source{', or widen its parallelism' if wish.parallelism else ''}.",
+    )
+
+
+def _unsized(wish: Wish, sites: Sequence[Site], reason: str) -> Choice:
+    """What is planned without an account: the inventory's shape, or one GPU."""
+    shape = Shape(wish.parallelism or Parallelism(), "as the inventory says" if wish.parallelism else "it is not sized")
+    warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
+    if wish.parallelism is None:
+        warning += f", and it gets one GPU: set {wish.where}.parallelism if that is too little"
+    sites_of = tuple(site.name for site in sites if site.pool.size >= shape.gpus)
+    return Choice(shape, sites_of, warnings=(f"{warning}.",))

@@ -1,0 +1,73 @@
+"""Fleets and models that the planner is tried on: descriptions as gpu_facts and model_facts return them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+
+MODELS = Path(__file__).parent / "fixtures/models"
+
+# name, total and reserved GiB as NVML tells them, compute capability, link
+H100 = ("NVIDIA H100 80GB HBM3", 79.65, 0.55, "9.0", "nvlink")
+A100 = ("NVIDIA A100-SXM4-80GB", 80.0, 0.61, "8.0", "nvlink")
+L40S = ("NVIDIA L40S", 44.99, 0.55, "8.9", "pcie")
+RTX4090 = ("NVIDIA GeForce RTX 4090", 23.99, 0.44, "8.9", "pcie")
+T4 = ("Tesla T4", 15.0, 0.42, "7.5", "pcie")
+GB200 = ("NVIDIA GB200", 185.0, 0.8, "10.0", "nvlink")
+
+Kind = tuple[str, float, float, str, str]
+
+
+def host(name: str, count: int = 8, kind: Kind = H100, **changes: Any) -> dict[str, Any]:
+    """A host as fleet_plan takes it, with so many GPUs of a kind in one domain; ``changes`` are made to all of them."""
+    title, total, reserved, capability, link = kind
+    gpu = {"name": title, "total_gib": total, "reserved_gib": reserved, "compute_capability": capability, **changes}
+    return {
+        "name": name,
+        "address": f"10.0.0.{''.join(filter(str.isdigit, name))}",
+        "gpu_facts": {
+            "driver_version": "580.95.05",
+            "link": link,
+            "domains": [list(range(count))] if count else [],
+            "gpus": [{"index": index, **gpu} for index in range(count)],
+            "reason": None if count else "no NVIDIA driver is installed",
+        },
+    }
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What model_facts returns for one of the recorded configurations, with nothing but its config.json."""
+    config = json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))["config"]
+    return {"config": config, "tensors": [], "safetensors_bytes": None, "bytes_from": "none"}
+
+
+def plan(
+    models: list[dict[str, Any]], *hosts: dict[str, Any], version: str = "0.33.0", **options: Any
+) -> dict[str, Any]:
+    """A plan for models whose ``name`` is that of a recorded configuration, unless ``config`` names another."""
+    known = {model["name"]: facts(model.pop("config", model["name"])) for model in models}
+    groups = {"all": [host["name"] for host in hosts]}
+    wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
+    return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, Sizer(known, version), **options)
+
+
+def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The hosts as they are when a plan has been carried out."""
+    return [
+        {
+            **host,
+            "instances": [
+                {key: instance[key] for key in ("id", "model")}
+                | {"gpus": node["gpus"], "port": instance["endpoint"]["port"]}
+                for instance in made["instances"]
+                for node in instance["nodes"]
+                if node["host"] == host["name"]
+            ],
+        }
+        for host in hosts
+    ]

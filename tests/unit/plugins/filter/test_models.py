@@ -1,0 +1,70 @@
+"""What the planner is told of models, and of hosts that are only described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuhosts.vllm.plugins.filter.models import FilterModule
+
+FILTERS = FilterModule().filters()
+
+
+def test_directories_and_ids_are_told_apart_and_wrong_entries_passed_over() -> None:
+    models: list[Any] = [
+        {"name": "a", "source": "/srv/a", "replicas": 2},
+        {"name": "b", "source": "owner/b", "revision": "abc"},
+        {"name": "c"},
+        "d",
+    ]
+    assert FILTERS["model_sources"](models, "directory") == [{"name": "a", "source": "/srv/a"}]
+    assert FILTERS["model_sources"](models, "hub") == [{"name": "b", "source": "owner/b", "revision": "abc"}]
+    assert FILTERS["model_sources"]("nonsense", "hub") == []
+
+
+def test_the_first_host_that_has_a_model_counts() -> None:
+    def host(**facts: Any) -> dict[str, Any]:
+        return {"ansible_facts": {"model_facts": facts}}
+
+    hostvars = {
+        "gpu1": host(a={"problem": "not on gpu1"}, b={"problem": "first"}),
+        "gpu2": host(a={"config": {"x": 2}}, b={"problem": "second"}),
+        "gpu3": host(a={"config": {"x": 3}}),
+        "localhost": {},
+    }
+    assert FILTERS["known_models"](sorted(hostvars), hostvars) == {
+        "a": {"config": {"x": 2}},
+        "b": {"problem": "first"},
+    }
+
+
+def test_a_host_is_described_by_its_gpus() -> None:
+    first, second = FILTERS["described_hosts"](
+        [
+            {"name": "gpu1", "gpus": "2 x H100 80GB HBM3, NVLink", "address": "10.0.0.1"},
+            {"name": "gpu2", "gpus": "1 x L40S"},
+        ]
+    )
+    assert (first["address"], second["address"]) == ("10.0.0.1", "gpu2")
+    facts = first["gpu_facts"]
+    assert (facts["link"], facts["domains"], second["gpu_facts"]["link"]) == ("nvlink", [[0, 1]], "pcie")
+    assert facts["gpus"][1] == {
+        "index": 1,
+        "name": "H100 80GB HBM3",
+        "total_gib": 79.19,
+        "compute_capability": "9.0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ({"name": "gpu1", "gpus": "eight H100"}, "is no description of a host; write"),
+        ({"gpus": "8 x H100"}, "is no description of a host; write"),
+        ({"name": "gpu1", "gpus": "8 x Voodoo 2"}, "there is no GPU called 'Voodoo 2' in the catalogue"),
+    ],
+)
+def test_what_cannot_be_described_is_said(host: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        FILTERS["described_hosts"]([host])
