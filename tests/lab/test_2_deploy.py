@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._kv_cache import KvOptions, plan_kv_cache
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import read_model
+
+from . import tiny_model
 from .conftest import ROOT, playbook
 
 
@@ -36,3 +40,16 @@ def test_the_lab_answers_token_by_token() -> None:
     )
     print(shown.stdout)
     assert shown.returncode == 0, shown.stderr
+
+
+def test_the_engines_have_the_tokens_that_the_planner_finds_in_their_bytes() -> None:
+    model = json.loads((ROOT / ".lab/reports/plan.json").read_text())["instances"][0]
+    config = json.loads((tiny_model.DIRECTORY / "config.json").read_text())
+    kv_bytes = int(model["env"]["VLLM_CPU_KVCACHE_SPACE"]) * 2**30
+    options = KvOptions(max_model_len=model["engine_args"]["max-model-len"])
+
+    predicted = plan_kv_cache(read_model(config), [kv_bytes], options)
+
+    for engine in json.loads((ROOT / ".lab/reports/effective.json").read_text()):
+        assert engine["effective"]["kv_cache_tokens"] == predicted.tokens
+        assert engine["effective"]["max_concurrency"] == predicted.concurrency
