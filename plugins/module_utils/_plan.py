@@ -20,7 +20,7 @@ from ._errors import PlacementError
 from ._gpu import Gpu, GpuHost
 from ._placement import Demand, NoRoomError, Place, Slot, place_all
 from ._sizing import Choice, Pool, Shape, Site, Sizer, kind_of
-from ._wishes import Wish
+from ._wishes import Parallelism, Wish
 
 __all__ = ["Host", "Running", "format_table", "plan_fleet"]
 
@@ -113,13 +113,14 @@ def plan_fleet(
     rejected = []
     for wish in wishes:
         allowed = [site for site in sites.values() if wish.hosts is None or site.host in wish.hosts]
+        asked = Shape(wish.parallelism or Parallelism(), "as the inventory says")
+        if asked.gpus > max((site.pool.size for site in allowed), default=0):
+            rejected.append(_too_large(wish, asked, hosts))  # whatever it weighs
+            continue
         try:
-            choice = choices[wish.name] = sizer.choose(wish, allowed, _running_sizes(wish, hosts))
+            choices[wish.name] = sizer.choose(wish, allowed, _running_sizes(wish, hosts))
         except PlacementError as error:
             rejected += error.rejected
-        else:
-            if not choice.sites:
-                rejected.append(_too_large(wish, choice.shape, hosts))
     if rejected:
         raise PlacementError(rejected, warnings)
     demands = [Demand(name, choice.shape.gpus, choice.sites, wish.replicas)
