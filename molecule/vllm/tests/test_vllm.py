@@ -143,7 +143,6 @@ def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
         f"{URL}/v1/completions",
         UNIT,
     )
-    host.check_output("systemctl start %s", UNIT)
 
     assert "draining in-flight requests count=1" in host.check_output("journalctl --no-pager --unit %s", UNIT)
     assert '"finish_reason":"length"' in stream
