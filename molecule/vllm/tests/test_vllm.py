@@ -147,6 +147,13 @@ def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
     assert "draining in-flight requests count=1" in host.check_output("journalctl --no-pager --unit %s", UNIT)
     assert '"finish_reason":"length"' in stream
     assert stream.endswith("[DONE]")
+    assert (show(host, "ActiveState"), show(host, "Result")) == ("inactive", "success")
+
+
+def test_a_stopped_instance_is_started_again(hosts: list[Any], change: Callable[..., str]) -> None:
+    assert not change()
+
+    assert [show(host, "ActiveState") for host in hosts] == ["active", "active"]
 
 
 def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: Callable[..., str]) -> None:
