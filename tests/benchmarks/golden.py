@@ -18,9 +18,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError  # noqa: E402
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._kv_cache import KvOptions, plan_kv_cache  # noqa: E402
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import ModelSpec, read_model  # noqa: E402
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._kv_cache import KvOptions, plan_kv_cache
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import ModelSpec, read_model
 
 FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "models"
 # Sizes that the cache does not depend on, for architectures that come without them.
