@@ -219,7 +219,9 @@ def main() -> None:
     try:
         wishes, warnings = read_wishes(given["models"], given["vllm_version"], given["groups"])
         if given["hosts"] is None:
-            module.exit_json(changed=False, warnings=warnings)
+            for warning in warnings:
+                module.warn(warning)
+            module.exit_json(changed=False)
         hosts = [Host.from_dict(facts) for facts in given["hosts"]]
         sizer = Sizer(given["model_facts"], given["vllm_version"] or known_releases()[-1])
         plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])

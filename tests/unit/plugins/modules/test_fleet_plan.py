@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
 
 from tests.unit import fleets
@@ -34,10 +35,12 @@ def test_what_runs_stays(run_module: RunModule) -> None:
     assert (instance["id"], instance["nodes"][0]["gpus"], instance["endpoint"]["port"]) == ("tiny-2", [1], 8007)
 
 
-def test_without_hosts_the_wishes_are_validated(run_module: RunModule) -> None:
+def test_without_hosts_the_wishes_are_validated(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, warning: warnings.append(warning))
     result = run_module(fleet_plan, models=[TINY], vllm_version="0.99.0")
     assert (result["changed"], "plan" in result) == (False, False)
-    (warning,) = result["warnings"]
+    (warning,) = warnings
     assert warning.startswith("vLLM 0.99.0 is not in the option catalogue, which knows 0.32, 0.33: extra_args are")
 
 
