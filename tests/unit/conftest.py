@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 from tests.tools import docs
+
+# The same examples in every run, however slow the machine: a red run can be repeated.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 
 
 def pytest_configure() -> None:
+    settings.load_profile("repeatable")
     docs.find_collection()
