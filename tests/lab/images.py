@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 from pathlib import Path
 
 import docker
@@ -25,6 +26,7 @@ HOST = Path(__file__).with_name("host")  # Dockerfile and the files it adds
 
 _REGISTRY_SECONDS = 10  # without a word from the registry: there is none
 _ARCHIVE = "http://deb.debian.org/debian"
+_INSTALLING = threading.Lock()
 
 
 def tag(release: str) -> str:
@@ -101,8 +103,9 @@ def _pull(name: str, release: str, say: Say) -> bool:
 
 def _bootstrap(client: docker.DockerClient, release: str, say: Say) -> str:
     """Make the image that the registry would have had with debootstrap, which needs root."""
-    if not shutil.which("debootstrap"):
-        engine.install(["debootstrap", "debian-archive-keyring"], say)
+    with _INSTALLING:  # the other release wants it at the same time, and apt lets in only one
+        if not shutil.which("debootstrap"):
+            engine.install(["debootstrap", "debian-archive-keyring"], say)
     name = f"{NAME}-base:{release}"
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-{release}-") as directory:
         follow(
