@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -22,13 +23,13 @@ def hosts(pytestconfig: pytest.Config) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def converge() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run converge.yml on all hosts of the scenario, with further arguments of ansible-playbook."""
+def play() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a playbook of the scenario on all its hosts, with further arguments of ansible-playbook."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        playbook = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml")
+    def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook)
         return subprocess.run(
-            ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, playbook],
+            ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, path],
             env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -37,6 +38,12 @@ def converge() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def converge(play: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run converge.yml."""
+    return functools.partial(play, "converge.yml")
 
 
 @pytest.fixture(scope="session")

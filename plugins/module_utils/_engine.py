@@ -1,4 +1,4 @@
-"""Waits until a vLLM instance really answers; private to the collection.
+"""Waits until a vLLM instance really answers, or has nothing left to answer; private to the collection.
 
 A healthy ``/health`` alone proves little: engines were seen to crash on their first request. So the stages are the
 systemd unit, ``/health``, the model in ``/v1/models``, and a completion with text in it.
@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._errors import ApiError, NotReadyError, RefusedError
-from ._openai import OpenAiClient, parse_cache_config
+from ._errors import ApiError, BusyError, NotReadyError, RefusedError
+from ._openai import OpenAiClient, parse_cache_config, parse_requests
 
-__all__ = ["Ready", "UnitState", "wait_until_ready"]
+__all__ = ["Ready", "UnitState", "wait_until_idle", "wait_until_ready"]
 
 POLL_SECONDS = 1.0
 TOKENS = 8  # of the completion
@@ -84,6 +84,39 @@ def wait_until_ready(
             if time.monotonic() - start >= timeout_seconds:
                 raise NotReadyError(stage, f"still not after {timeout_seconds:g} s: {error}") from error
         time.sleep(POLL_SECONDS)
+
+
+def wait_until_idle(client: OpenAiClient, timeout_seconds: float) -> float:
+    """Wait until the engine has no request left; returns the seconds that it took.
+
+    It must say so twice in a row: between two steps of its scheduler a request may be in neither count.
+
+    :raises BusyError: the time is up.
+    """
+    start = time.monotonic()
+    quiet = 0
+    while True:
+        requests, reason = _requests(client)
+        quiet = quiet + 1 if requests == 0 else 0
+        waited = time.monotonic() - start
+        if quiet == 2:
+            return waited
+        if not quiet and waited >= timeout_seconds:
+            raise BusyError(requests, f"after {timeout_seconds:g} s {reason}")
+        time.sleep(POLL_SECONDS)
+
+
+def _requests(client: OpenAiClient) -> tuple[int | None, str]:
+    """How many requests the engine has (None: it does not tell), and the same in words."""
+    try:
+        requests = parse_requests(client.text("/metrics"))
+    except ApiError as error:
+        if isinstance(error.__cause__, ConnectionRefusedError):
+            return 0, "nothing listens there"
+        return None, f"it is not known how many requests are left: {error}"
+    if requests is None:
+        return None, "it is not known how many requests are left: /metrics does not tell"
+    return requests, "1 request still runs or waits" if requests == 1 else f"{requests} requests still run or wait"
 
 
 def _check_unit(unit: UnitState, restarts_before: int, max_restarts: int) -> None:

@@ -9,6 +9,7 @@
     │   ├── ModelConfigError a config.json that is not a model's at all
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
+    ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
     └── ApiError             a server could not be reached, or answered something else than was asked for
         └── RefusedError     it does not accept the API key; asking again is of no use
@@ -22,6 +23,7 @@ from typing import Any
 __all__ = [
     "ApiError",
     "BindingMissingError",
+    "BusyError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
@@ -84,6 +86,14 @@ class NotReadyError(FleetError):
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(reason)
         self.stage = stage
+
+
+class BusyError(FleetError):
+    """An engine that still has ``requests`` when the time is up (None: it did not tell how many)."""
+
+    def __init__(self, requests: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.requests = requests
 
 
 class BindingMissingError(FleetError):

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from ._errors import ApiError, RefusedError
 
-__all__ = ["Chat", "OpenAiClient", "parse_cache_config"]
+__all__ = ["Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
 
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
+_REQUESTS = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{.*\})? (?P<value>\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _BROKEN_OFF = ("abort", "error")  # finish reasons: what was said until then is not an answer
 _PIECES = ("content", "reasoning", "reasoning_content")  # where a piece of a streamed answer may stand
@@ -37,6 +38,12 @@ def parse_cache_config(metrics: str) -> dict[str, str]:
     """Labels of ``vllm:cache_config_info``, where vLLM reports what it resolved; empty when there is no such metric."""
     found = _CACHE_CONFIG.search(metrics)
     return dict(_LABEL.findall(found["labels"])) if found else {}
+
+
+def parse_requests(metrics: str) -> int | None:
+    """Requests that run or wait, of all the engines behind one API server; None when there is no such metric."""
+    found = _REQUESTS.findall(metrics)
+    return sum(int(float(value)) for value in found) if found else None
 
 
 class OpenAiClient:

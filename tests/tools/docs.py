@@ -78,12 +78,13 @@ def _outputs(returned: dict[str, Any]) -> str:
 
 def role_page(role: Path) -> str:
     """The README of a role."""
-    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
-    return (
-        NOTE.format(source="meta/argument_specs.yml")
-        + f"# Role gpuhosts.vllm.{role.name}\n\n{markdown(spec['short_description'])}\n\n"
-        + f"{markdown(spec['description'])}\n\n## Variables\n\n{_inputs(spec['options'], 'variable')}"
-    )
+    entries = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    page = NOTE.format(source="meta/argument_specs.yml") + f"# Role gpuhosts.vllm.{role.name}\n"
+    for name, spec in entries.items():
+        page += "" if name == "main" else f"\n## Entry point `{name}`\n"
+        page += f"\n{markdown(spec['short_description'])}\n\n{markdown(spec['description'])}\n\n"
+        page += f"{'##' if name == 'main' else '###'} Variables\n\n{_inputs(spec['options'], 'variable')}"
+    return page
 
 
 def find_collection() -> None:

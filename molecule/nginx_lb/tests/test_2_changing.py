@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from front_door import FrontDoor
@@ -23,6 +26,36 @@ def test_a_broken_configuration_never_takes_the_place_of_the_old_one(
 
     assert [front_door.host.file("/etc/nginx/nginx.conf").sha256sum for front_door in front_doors] == before
     assert {front_door.post(model="small").status for front_door in front_doors} == {200}
+
+
+def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
+    front_doors: list[FrontDoor], play: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def servers(front_door: FrontDoor) -> set[int]:
+        return {front_door.post(model="big").json["server"] for _ in range(6)}
+
+    before = [front_door.host.file("/etc/nginx/nginx.conf").content_string for front_door in front_doors]
+    with ThreadPoolExecutor(2 * len(front_doors)) as clients:
+        streams = [
+            clients.submit(front_door.post, model="big", stream=True, chunks=60, interval=0.25)
+            for front_door in front_doors
+            for _ in range(2)  # one for each server of the model
+        ]
+        time.sleep(1)
+        assert play("drain.yml", "--extra-vars", "state=drained").returncode == 0
+        assert not any(stream.done() for stream in streams)
+        assert [servers(front_door) for front_door in front_doors] == [{9004}, {9004}]
+
+    assert [stream.result().body.count(b"data:") for stream in streams] == [61] * len(streams)
+    for front_door, text in zip(front_doors, before, strict=True):
+        drained = front_door.host.file("/etc/nginx/nginx.conf").content_string
+        assert drained == text.replace("9003 max_fails=1 fail_timeout=1s;", "9003 max_fails=1 fail_timeout=1s down;")
+    again = play("drain.yml", "--extra-vars", "state=drained")
+    assert again.stdout.count("changed=0") == len(front_doors), again.stdout
+
+    assert play("drain.yml", "--extra-vars", "state=serving").returncode == 0
+    assert [front_door.host.file("/etc/nginx/nginx.conf").content_string for front_door in front_doors] == before
+    assert [servers(front_door) for front_door in front_doors] == [{9003, 9004}, {9003, 9004}]
 
 
 def test_a_name_that_would_break_the_configuration_is_refused(change: Callable[..., str]) -> None:

@@ -1,0 +1,65 @@
+"""Filters for work on hosts that serve: what runs there, whom that leaves without a server, what becomes of GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .hosts import HostVars, address
+
+SAME_MEMORY_GIB = 0.5  # between two versions of the driver its own reserve differs by less
+
+
+def running_instances(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
+    """The instances that the hosts' local facts tell of, whatever the inventory wishes by now.
+
+    :returns: by id, each with ``id``, ``model``, ``hosts`` and ``server`` (``ADDRESS:PORT`` of its endpoint).
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted(names):
+        placed = hostvars[name].get("ansible_facts", {}).get("ansible_local", {}).get("gpuhosts_vllm", {})
+        for entry in placed.get("instances", []):
+            instance = found.setdefault(entry["id"], {"id": entry["id"], "model": entry["model"], "hosts": []})
+            instance["hosts"].append(name)
+            if entry.get("rank", 0) == 0:
+                instance["server"] = f"{address(name, hostvars)}:{entry['port']}"
+    return [found[name] for name in sorted(found)]
+
+
+def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterable[str]) -> list[str]:
+    """Models of which no instance is left when these hosts are away."""
+    away = set(without)
+    models = {instance["model"] for instance in instances}
+    return sorted(models - {instance["model"] for instance in instances if not away.intersection(instance["hosts"])})
+
+
+def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the GPUs of a host differ from what they were, one line each; both as in the fact ``gpu_facts``."""
+    return list(_differences(gpus, before))
+
+
+def _differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for gpu in gpus:
+        if gpu["lost"]:
+            yield f"GPU {gpu['index']} is lost (it fell off the bus)"
+        elif gpu["fabric_state"] not in (None, "completed"):
+            yield f"GPU {gpu['index']} has not joined the NVSwitch fabric ({gpu['fabric_state']})"
+    now = {gpu["uuid"]: gpu for gpu in gpus}
+    for gpu in before:
+        same = now.get(gpu["uuid"])
+        if same is None:
+            yield f"GPU {gpu['index']} ({gpu['name']}, {gpu['uuid']}) is not there any more"
+        elif abs((same["total_gib"] or 0) - (gpu["total_gib"] or 0)) > SAME_MEMORY_GIB:
+            yield f"GPU {gpu['index']} has {same['total_gib']} GiB; it had {gpu['total_gib']}"
+
+
+class FilterModule:
+    """Registers the filters with Ansible."""
+
+    def filters(self) -> dict[str, Any]:
+        """The filters by name."""
+        return {
+            "gpu_differences": gpu_differences,
+            "left_without_server": left_without_server,
+            "running_instances": running_instances,
+        }

@@ -1,0 +1,71 @@
+"""What the playbooks that take hosts out of service ask before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.filter.maintenance import (
+    gpu_differences,
+    left_without_server,
+    running_instances,
+)
+
+
+def host(address: str, *instances: dict[str, Any]) -> dict[str, Any]:
+    return {"ansible_host": address, "ansible_facts": {"ansible_local": {"gpuhosts_vllm": {"instances": instances}}}}
+
+
+def entry(name: str, port: int = 8000, **more: Any) -> dict[str, Any]:
+    return {"id": name, "model": name.rpartition("-")[0], "port": port, "gpus": [0], **more}
+
+
+def gpu(index: int, **changes: Any) -> dict[str, Any]:
+    usual = {"index": index, "lost": False, "uuid": f"GPU-{index}", "name": "NVIDIA H100", "total_gib": 79.6}
+    return {**usual, "fabric_state": "completed", **changes}
+
+
+FLEET = {
+    "gpu1": host("10.0.0.11", entry("small-1"), entry("small-2", 8001), entry("giant-1", 8002, rank=0)),
+    "gpu2": host("10.0.0.12", entry("small-3"), entry("giant-1", 8002, rank=1)),
+    "gpu3": {"ansible_host": "10.0.0.13", "ansible_facts": {}},
+}
+
+
+def test_the_local_facts_tell_what_runs() -> None:
+    assert running_instances(FLEET, FLEET) == [
+        {"id": "giant-1", "model": "giant", "hosts": ["gpu1", "gpu2"], "server": "10.0.0.11:8002"},
+        {"id": "small-1", "model": "small", "hosts": ["gpu1"], "server": "10.0.0.11:8000"},
+        {"id": "small-2", "model": "small", "hosts": ["gpu1"], "server": "10.0.0.11:8001"},
+        {"id": "small-3", "model": "small", "hosts": ["gpu2"], "server": "10.0.0.12:8000"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("away", "models"),
+    [(["gpu3"], []), (["gpu1"], ["giant"]), (["gpu2"], ["giant"]), (["gpu1", "gpu2"], ["giant", "small"])],
+)
+def test_which_models_have_nobody_left(away: list[str], models: list[str]) -> None:
+    assert left_without_server(running_instances(FLEET, FLEET), away) == models
+
+
+@pytest.mark.parametrize(
+    ("now", "differences"),
+    [
+        ([gpu(0), gpu(1)], []),
+        ([gpu(1), gpu(0)], []),
+        ([gpu(0, total_gib=79.4), gpu(1), gpu(2)], []),
+        ([gpu(0), gpu(1, total_gib=39.6)], ["GPU 1 has 39.6 GiB; it had 79.6"]),
+        ([gpu(0)], ["GPU 1 (NVIDIA H100, GPU-1) is not there any more"]),
+        (
+            [gpu(0), gpu(1, lost=True, uuid=None)],
+            ["GPU 1 is lost (it fell off the bus)", "GPU 1 (NVIDIA H100, GPU-1) is not there any more"],
+        ),
+        (
+            [gpu(0, fabric_state="in_progress"), gpu(1, fabric_state=None)],
+            ["GPU 0 has not joined the NVSwitch fabric (in_progress)"],
+        ),
+    ],
+)
+def test_what_has_become_of_the_gpus(now: list[dict[str, Any]], differences: list[str]) -> None:
+    assert gpu_differences(now, [gpu(0), gpu(1)]) == differences
