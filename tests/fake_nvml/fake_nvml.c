@@ -5,6 +5,9 @@
  * Only what pynvml calls for the facts of this collection is here; for everything else pynvml itself answers
  * "Function Not Found", as it does with an old driver. Constants and structures are those of NVIDIA's nvml.h.
  */
+#define _GNU_SOURCE /* dladdr, realpath */
+#include <dlfcn.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +186,31 @@ static bool read_description(void) {
     return ok;
 }
 
+/* ---- The library as a package ships it ---- */
+
+/* 580.95.05 in libnvidia-ml.so.580.95.05, whatever link it was loaded by; false where the name has no such version. */
+static bool packaged_version(char *version, size_t size) {
+    const char prefix[] = "libnvidia-ml.so.";
+    char path[PATH_MAX];
+    Dl_info self;
+    if (!dladdr(&host, &self) || !realpath(self.dli_fname, path)) return false;
+    const char *name = strrchr(path, '/') + 1;
+    if (strncmp(name, prefix, strlen(prefix)) != 0 || !strchr(name + strlen(prefix), '.')) return false;
+    copy(version, size, name + strlen(prefix));
+    return true;
+}
+
+/* A packaged library wants the kernel module of its own version to be loaded. */
+static result check_module(const char *version) {
+    const char *path = getenv("FAKE_NVML_MODULE_VERSION");
+    FILE *file = fopen(path ? path : "/sys/module/nvidia/version", "r");
+    char loaded[80] = "";
+    if (!file) return DRIVER_NOT_LOADED;
+    bool same = fscanf(file, "%79s", loaded) == 1 && strcmp(loaded, version) == 0;
+    fclose(file);
+    return same ? SUCCESS : LIB_RM_VERSION_MISMATCH;
+}
+
 /* ---- What every query starts with ---- */
 
 static bool is_listed(const char *list, const char *word) {
@@ -223,7 +251,12 @@ static void fill_pci(pci_info *info, unsigned int bus) {
 
 API result nvmlInitWithFlags(unsigned int flags) {
     (void)flags;
+    char version[sizeof host.driver];
+    bool packaged = packaged_version(version, sizeof version);
+    result r = packaged ? check_module(version) : SUCCESS;
+    if (r != SUCCESS) return r;
     if (!host.users && !read_description()) return UNKNOWN;
+    if (packaged) copy(host.driver, sizeof host.driver, version);
     if (strcmp(host.fault, "driver_not_loaded") == 0) return DRIVER_NOT_LOADED;
     if (strcmp(host.fault, "version_mismatch") == 0) return LIB_RM_VERSION_MISMATCH;
     host.users++;

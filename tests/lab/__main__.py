@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from . import engine, hosts, images, nvml, tiny_model, wheelhouse
+from . import engine, hosts, images, nvml, tiny_model, vendor, wheelhouse
 from .phases import phase
 from .settings import CACHE, ROOT, STATE, LabError
 from .show import show
@@ -26,7 +26,7 @@ def start_engine() -> docker.DockerClient:
 
 
 def start_mirror() -> docker.DockerClient:
-    """Images, fake GPUs, wheels, model, network and package mirror: what the hosts and Molecule build on."""
+    """Images, fake GPUs, wheels, vendor packages, model, network and mirror: what the hosts and Molecule build on."""
     client = make_images()
     with phase("fake NVML library") as say:
         nvml.prepare(client, say)
@@ -34,6 +34,8 @@ def start_mirror() -> docker.DockerClient:
         tiny_model.prepare()
     with phase("wheelhouse") as say:
         wheelhouse.prepare(client, say)
+    with phase("vendor packages") as say:
+        vendor.prepare(client, say)
     with phase("network and package mirror") as say:
         hosts.prepare_network(client)
         hosts.prepare_mirror(client, say)

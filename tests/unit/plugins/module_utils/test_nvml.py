@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -256,3 +257,30 @@ def test_facts_of_later_versions_are_read() -> None:
     }
     gpu = Gpu(index=0, processes=(GpuProcess(pid=1),), mig_devices=(MigDevice(uuid="MIG-1", total_gib=9.5),))
     assert GpuHost.from_dict(facts) == GpuHost(gpus=(gpu,))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "answer"),
+    [
+        ("580.178.04", "0 580.178.04"),
+        ("580.159.03", "18 "),
+        (None, "9 "),
+    ],
+)
+def test_a_library_with_a_version_in_its_name_wants_that_module(
+    fake_nvml: Path, tmp_path: Path, loaded: str | None, answer: str
+) -> None:
+    shutil.copy(fake_nvml / "libnvidia-ml.so.1", tmp_path / "libnvidia-ml.so.580.178.04")
+    link = tmp_path / "libnvidia-ml.so.1"
+    link.symlink_to("libnvidia-ml.so.580.178.04")
+    module = tmp_path / "version"
+    if loaded:
+        module.write_text(f"{loaded}\n")
+    program = (
+        "import ctypes, sys; nvml = ctypes.CDLL(sys.argv[1]); version = ctypes.create_string_buffer(80); "
+        "code = nvml.nvmlInit_v2(); nvml.nvmlSystemGetDriverVersion(version, 80); print(code, version.value.decode())"
+    )
+    config = ROOT / "tests/fake_nvml/hosts/2xh100.conf"
+    environment = os.environ | {"FAKE_NVML_CONFIG": str(config), "FAKE_NVML_MODULE_VERSION": str(module)}
+    command = [sys.executable, "-c", program, str(link)]
+    assert subprocess.check_output(command, env=environment, text=True) == f"{answer}\n"
