@@ -25,12 +25,12 @@ def with_effective(plan: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, 
     return {**plan, "instances": instances}
 
 
-def compared(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One entry per instance: what was promised, what came, and by how many percent it differs."""
-    return [_compared(instance) for instance in plan["instances"]]
+def compared(plan: Mapping[str, Any], date: str) -> list[dict[str, Any]]:
+    """One entry per instance: what was promised, what came, by how many percent it differs, and what that measures."""
+    return [_compared(instance, date) for instance in plan["instances"]]
 
 
-def _compared(instance: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(instance: Mapping[str, Any], date: str) -> dict[str, Any]:
     effective = instance.get("effective") or {}
     promised = {name: _promise(instance, name) for name, _, _ in FIELDS}
     came = {name: effective.get(reported) for name, reported, _ in FIELDS}
@@ -43,6 +43,22 @@ def _compared(instance: Mapping[str, Any]) -> dict[str, Any]:
         "promised": promised,
         "effective": came,
         "difference_percent": {name: _difference(promised[name], came[name]) for name in promised},
+        "measurement": _measurement(instance, effective, date),
+    }
+
+
+def _measurement(instance: Mapping[str, Any], effective: Mapping[str, Any], date: str) -> dict[str, Any] | None:
+    """What the next plan may be calibrated with; None if the engine had not all the memory that there was."""
+    budget = instance["budget"]
+    counts = {"blocks": effective.get("num_gpu_blocks"), "tokens": effective.get("kv_cache_size_tokens")}
+    if budget["pinned"] is not None or budget["conditions"] is None or None in counts.values():
+        return None
+    return {
+        "host": instance["endpoint"]["host"],
+        "date": date,
+        "boot": effective.get("boot"),
+        **counts,
+        "conditions": budget["conditions"],
     }
 
 

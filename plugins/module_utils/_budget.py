@@ -62,6 +62,7 @@ class Engine:
                 "confidence": "none",
                 "error": None,
                 "pinned": None,
+                "conditions": None,
             }
         budget = self._sized.budget
         return {
@@ -73,6 +74,7 @@ class Engine:
             "confidence": budget.confidence if self._on_gpus else "none",
             "error": _error(budget),
             "pinned": _pinned(self._sized) if self._pinned else None,
+            "conditions": self._sized.conditions,
         }
 
 

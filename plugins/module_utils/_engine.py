@@ -15,12 +15,24 @@ from typing import Any
 from ._errors import ApiError, BusyError, NotReadyError, RefusedError
 from ._openai import OpenAiClient, parse_cache_config, parse_requests
 
-__all__ = ["Ready", "UnitState", "wait_until_idle", "wait_until_ready"]
+__all__ = ["Ready", "UnitState", "boot_of", "wait_until_idle", "wait_until_ready"]
 
 POLL_SECONDS = 1.0
 TOKENS = 8  # of the completion
 # What vLLM says in the metric cache_config_info that it resolved.
 NUMBERS = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens", "kv_cache_max_concurrency", "gpu_memory_utilization")
+
+
+# What vLLM logs of torch.compile (compilation/backends.py, decorators.py): of work done, and of work found done.
+COMPILED = "Compiling a graph for compile range"
+LOADED = "Directly load"
+
+
+def boot_of(journal: str) -> str | None:
+    """What kind of boot a journal is of: ``cold`` if all was compiled, ``warm`` if any was found, None: not told."""
+    if LOADED in journal:
+        return "warm"
+    return "cold" if COMPILED in journal else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@
     ├── SizingError          something that cannot be sized
     │   ├── ModelConfigError a config.json that is not a model's at all
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
+    ├── CalibrationError     what was kept as calibration is none
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -24,6 +25,7 @@ __all__ = [
     "ApiError",
     "BindingMissingError",
     "BusyError",
+    "CalibrationError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
@@ -78,6 +80,10 @@ class KvCacheError(SizingError):
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
         self.max_model_len = max_model_len
+
+
+class CalibrationError(FleetError):
+    """What the operator kept as calibration is no such thing; the message says where, without the file's name."""
 
 
 class NotReadyError(FleetError):

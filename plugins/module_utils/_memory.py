@@ -26,14 +26,17 @@ __all__ = [
     "Band",
     "Budget",
     "EngineOptions",
+    "Measured",
     "Regime",
     "Stage",
     "Unknown",
     "activation_bytes",
     "batch_defaults",
+    "boots_differ",
     "cold_compile_bytes",
     "context_bytes",
     "cuda_graph_bytes",
+    "measured_kv_bytes",
     "memory_budget",
     "non_torch_bytes",
     "parse_version",
@@ -249,20 +252,38 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Band:
-    """By how much the parts of a budget may be wrong: half widths in GiB, one sigma each, and their square sum."""
+    """By how much the parts of a budget may be wrong: half widths in GiB, one sigma each, and their square sum.
+
+    ``measured`` is that of a KV cache which was measured, and then is not what the others leave.
+    """
 
     total: float
     weights: float
     activations: float
     cuda_graphs: float
     non_torch: float
+    measured: float | None = None
 
     @property
     def kv_cache(self) -> float:
         """Half width of what is left for the cache, in GiB."""
+        if self.measured is not None:
+            return self.measured
         return math.sqrt(
             self.total**2 + self.weights**2 + self.activations**2 + self.cuda_graphs**2 + self.non_torch**2
         )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an engine had for its KV cache that was like the planned one, in bytes per GPU.
+
+    With ``replaces`` it takes the place of the prediction; else it can only lower it, because it may be of a boot or a
+    context length that leaves more than those that are planned.
+    """
+
+    kv_bytes: int
+    replaces: bool
 
 
 @dataclass(frozen=True)
@@ -287,7 +308,7 @@ class Budget:
     ``kv_cache_tokens_warm`` to the other. ``limiting_kv_bytes`` is the promise of the stage with the least blocks,
     in bytes. ``refusal`` is the message that vLLM would stop with on the first boot, None when it starts;
     ``refusal_warm`` the same on later boots. ``needed_kv`` is what one request of ``max_model_len`` tokens takes,
-    in GiB. ``confidence`` is ``high``, ``medium`` or ``low``.
+    in GiB. ``confidence`` is ``high``, ``medium`` or ``low``, or ``calibrated``: the KV cache was measured.
     """
 
     total: float
@@ -629,12 +650,17 @@ def non_torch_bytes(
     return int(regime.non_torch[key] * GIB)
 
 
+def boots_differ(regime: Regime, options: EngineOptions) -> bool:
+    """Whether the first boot, which compiles, is granted less than later ones."""
+    return regime.compile_tax and not options.enforce_eager
+
+
 def cold_compile_bytes(model: ModelSpec, regime: Regime, options: EngineOptions, tensor_parallel: int = 1) -> int:
     """What the first boot loses to the compiler since 0.23: three times the largest merged gate/up matrix.
 
     Later boots find torch.compile's cache and get it back. Mixtures of experts may lose more (not covered).
     """
-    if not regime.compile_tax or options.enforce_eager:
+    if not boots_differ(regime, options):
         return 0
     widest = max((layer.intermediate for layer in model.layers), default=0)
     up = 2 if model.gated else 1
@@ -653,7 +679,12 @@ def _refuse_hardware(gpu: GpuType) -> str | None:
 
 
 def _confidence(band: Band, kv_gib: float, model: ModelSpec, gpu: GpuType) -> str:
-    """``high`` below 2 % of the cache, ``medium`` below 10 %, else ``low``; never high for what is not known."""
+    """``high`` below 2 % of the cache, ``medium`` below 10 %, else ``low``; never high for what is not known.
+
+    ``calibrated`` is a cache that was measured.
+    """
+    if band.measured is not None:
+        return "calibrated"
     share = band.kv_cache / kv_gib if kv_gib > 0 else 1.0
     if share > 0.1 or not model.known:
         return "low"
@@ -731,6 +762,55 @@ def kv_options(
     )
 
 
+# Of a KV cache that was measured, in GiB, one sigma. Two of them are the 150 MiB that vLLM itself keeps back when it
+# suggests a size from a measurement, because profiling "may slightly underestimate the memory consumption"
+# (v1/worker/gpu_worker.py, compile_or_warm_up_model). Two boots of one model on an H100 differed by one block of 2 MiB.
+_MEASURED_BAND = 75 * MIB / GIB
+_ADJUSTED = ("weights", "activations", "cuda_graphs", "non_torch")
+
+
+def _calibrated(stage: Stage, band: Band, measured: Measured | None) -> tuple[Stage, Band]:
+    """The account with the KV cache that was measured.
+
+    The other parts take up the difference by their variances, which is the least-squares adjustment of an account whose
+    sum is known; so it still sums up to what was requested. More than the error band allows is not believed, and
+    neither is what would leave a part below nothing.
+    """
+    if measured is None:
+        return stage, band
+    gain = measured.kv_bytes - stage.kv_cache
+    if gain > (2 * band.kv_cache * GIB if measured.replaces else 0):
+        return stage, band
+    variances = {part: getattr(band, part) ** 2 for part in _ADJUSTED}
+    parts = {part: getattr(stage, part) - round(gain * variances[part] / sum(variances.values())) for part in _ADJUSTED}
+    if min(parts.values()) < 0:
+        return stage, band
+    adjusted = replace(stage, **parts, kv_cache=measured.kv_bytes)
+    return adjusted, replace(band, measured=_MEASURED_BAND) if measured.replaces else band
+
+
+def measured_kv_bytes(
+    model: ModelSpec,
+    gpu: GpuType,
+    *,
+    blocks: int,
+    tokens: int,
+    tensor: int,
+    options: EngineOptions,
+    version: str,
+) -> int | None:
+    """The bytes per GPU of a KV cache of so many blocks; None where the KV planner makes other tokens of them."""
+    regime = regime_of(version)
+    if isinstance(regime, Unknown):
+        return None
+    wanted = kv_options(model, gpu, regime, options, (tensor, 1))
+    try:
+        plan = plan_kv_cache(model, [0], wanted, regime.kv, blocks=blocks)
+    except KvCacheError:
+        return None
+    return blocks * plan.block_bytes[0] if plan.block_bytes and plan.tokens == tokens else None
+
+
 @dataclass(frozen=True)
 class _Granted:
     """What the KV planner made of the stages' bytes: a plan, or a refusal."""
@@ -758,12 +838,14 @@ def memory_budget(
     options: EngineOptions = DEFAULT_OPTIONS,
     version: str = "0.33.0",
     nvlink: bool | None = None,
+    measured: Measured | None = None,
 ) -> Budget | Unknown:
     """The account of one GPU for this model on ``tensor`` times ``pipeline`` GPUs of this type.
 
     ``options`` are the engine's, ``version`` is vLLM's, ``nvlink`` whether the tensor-parallel GPUs are joined by
-    NVLink (None: usual for the type). Gives an :class:`Unknown` where the version or the hardware is not covered.
-    A model that does not fit gives a budget whose ``refusal`` is what vLLM would say. Nothing is raised for it.
+    NVLink (None: usual for the type), ``measured`` what an engine like it had (not for pipelines or a pinned cache).
+    Gives an :class:`Unknown` where the version or the hardware is not covered. A model that does not fit gives a budget
+    whose ``refusal`` is what vLLM would say. Nothing is raised for it.
     """
     regime = regime_of(version)
     if isinstance(regime, Unknown):
@@ -775,14 +857,14 @@ def memory_budget(
     requested = math.ceil(gpu.total_bytes * utilization)
     parallel = (tensor, pipeline)
     stages = _stages(model, gpu, regime, options, parallel, requested, nvlink)
+    first, band = _calibrated(stages[0], _band(model, gpu, regime, options, stages[0], parallel, utilization), measured)
+    stages = (first, *stages[1:])
     out_of_memory = _out_of_memory(gpu, stages) or _not_free(gpu, regime, options, requested, tensor, nvlink)
     if gpu.vendor != "nvidia" and out_of_memory is None and min(s.kv_cache for s in stages) > 0:
         return Unknown(f"{gpu.name} is not an NVIDIA GPU; only what cannot fit at all is told")
     wanted = kv_options(model, gpu, regime, options, parallel)
     cold = _grant(model, stages, wanted, regime, warm=False)
     warm = _grant(model, stages, wanted, regime, warm=True)
-    first = stages[0]
-    band = _band(model, gpu, regime, options, first, parallel, utilization)
     tokens, seqs = resolved_batch(gpu, regime, options, wanted.max_model_len)
     plan = cold.plan
     return Budget(

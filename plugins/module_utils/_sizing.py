@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from ._calibration import Calibration, Found, digest
 from ._catalogue import GIB, GpuType, gpu_from_nvml, gpu_type
 from ._errors import PlacementError, SizingError
 from ._gpu import Gpu
-from ._memory import Budget, EngineOptions, Unknown, memory_budget, pinned_kv_bytes, regime_of
+from ._memory import Budget, EngineOptions, Measured, Unknown, memory_budget, pinned_kv_bytes, regime_of
 from ._model import ModelSpec, read_model
 from ._validity import refusals, tensor_sizes
 from ._wishes import Parallelism, Wish
@@ -93,6 +94,8 @@ class Sized:
 
     ``budget`` is the prediction at a context of ``context_length`` tokens. ``sure`` is the same with the KV cache
     ``sure_bytes`` large, a margin below it: what every boot can grant; None where that does not hold the wish.
+    ``conditions`` are those under which a measurement would tell of it (None: it cannot be measured), ``calibration``
+    says what measurements did to it, and ``doubt`` what is wrong with them.
     """
 
     parallelism: Parallelism
@@ -100,6 +103,9 @@ class Sized:
     budget: Budget
     sure: Budget | None
     sure_bytes: int
+    conditions: Mapping[str, Any] | None = None
+    calibration: str | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,10 +207,22 @@ def _order(parallelism: Parallelism) -> tuple[int, int]:
 class Sizer:
     """Chooses shapes; what it has computed for a model on a kind of GPU, it keeps."""
 
-    def __init__(self, facts: Mapping[str, Mapping[str, Any]] | None = None, version: str = "") -> None:
-        """``facts`` are those of ``model_facts``, by the name of the model; ``version`` is vLLM's."""
+    def __init__(
+        self,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        version: str = "",
+        calibration: Calibration | None = None,
+        environment: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``facts`` are those of ``model_facts``, by the name of the model; ``version`` is vLLM's.
+
+        ``environment`` is what all engines get besides the model's own; it decides which measurements are of use.
+        """
         self._facts = facts or {}
         self._version = version
+        self._calibration = calibration or Calibration()
+        self._environment = environment or {}
+        self._digests: dict[str, dict[str, str]] = {}
         self._models: dict[str, ModelSpec | Unknown] = {}
         self._tried: dict[tuple[Any, ...], Sized | Misfit | Unknown] = {}
         # vLLM's CPU build runs on no GPU: the accounts are what the same release would do on these GPUs, and no driver
@@ -323,6 +341,9 @@ class Sizer:
         shortest = min(sized, key=lambda pool: sized[pool].context_length)
         length = sized[shortest].context_length
         warnings = list(choice.warnings)
+        conditions = [part.conditions for part in sized.values() if part.conditions is not None]
+        unused = self._calibration.unused(wish.name, conditions)
+        warnings += [f"{wish.name}: {unused}."] if unused else []
         why = {}
         for pool, longer in list(sized.items()):
             again = self.size(model, wish, pool, longer.parallelism, length)
@@ -342,10 +363,17 @@ class Sizer:
             yield f"context {sized.context_length:,}: what surely fits; the model itself takes {model.max_len:,}"
         elif wish.context_length is None:
             yield f"context {sized.context_length:,}: the model's own"
+        if sized.calibration:
+            yield sized.calibration
         seqs = sized.budget.max_num_seqs
-        fewer = replace(engine_options(wish)[0], max_model_len=sized.context_length, max_num_seqs=seqs // 4)
-        other = self.budget(model, pool, sized.parallelism, fewer) if seqs >= 256 else None
-        saved = other.kv_cache - sized.budget.kv_cache if isinstance(other, Budget) else 0.0
+        options = replace(engine_options(wish)[0], max_model_len=sized.context_length)
+        room = [
+            budget.kv_cache
+            for number in ((seqs, seqs // 4) if seqs >= 256 else ())
+            for budget in [self.budget(model, pool, sized.parallelism, replace(options, max_num_seqs=number))]
+            if isinstance(budget, Budget)
+        ]
+        saved = room[-1] - room[0] if room else 0.0
         if saved >= 0.1:
             yield (
                 f"max-num-seqs {seqs}: it takes memory to sample for so many requests at once; {seqs // 4} would leave "
@@ -359,9 +387,14 @@ class Sizer:
             yield f"{wish.name}: the memory account does not follow {', '.join(strange)} of extra_args."
 
     def budget(
-        self, model: ModelSpec, pool: Pool, parallelism: Parallelism, options: EngineOptions
+        self,
+        model: ModelSpec,
+        pool: Pool,
+        parallelism: Parallelism,
+        options: EngineOptions,
+        measured: Measured | None = None,
     ) -> Budget | Unknown:
-        """The formulas' answer for a shape."""
+        """The formulas' answer for a shape, with what was ``measured`` of it."""
         return memory_budget(
             model,
             pool.gpu,
@@ -370,7 +403,44 @@ class Sizer:
             options=replace(options, expert_parallel=parallelism.expert),
             version=self._version,
             nvlink=pool.nvlink,
+            measured=measured,
         )
+
+    def conditions(self, wish: Wish, pool: Pool, parallelism: Parallelism, length: int) -> dict[str, Any] | None:
+        """All that the memory of an engine depends on; None where a measurement would not tell it.
+
+        That is the CPU build, options that the account does not follow, a cache of a size that is given, and a
+        pipeline, whose engine reports the blocks of its least stage only.
+        """
+        options, strange = engine_options(wish)
+        if not self.on_gpus or strange or options.kv_cache_memory_bytes or parallelism.pipeline > 1:
+            return None
+        if wish.name not in self._digests:
+            facts = self._facts.get(wish.name, {})
+            parts = [facts.get(key) for key in ("config", "tensors", "safetensors_bytes")]
+            given = [wish.gpu_memory_utilization, wish.kv_cache_dtype, wish.concurrency, wish.extra_args]
+            self._digests[wish.name] = {
+                "model": digest(wish.source, wish.revision, *parts),
+                "options": digest(*given, {**self._environment, **wish.env}),
+            }
+        return {
+            **self._digests[wish.name],
+            "vllm": self._version,
+            "gpu": pool.gpu.name,
+            "total_gib": round(pool.gpu.total_gib or 0.0, 2),
+            "nvlink": pool.nvlink,
+            "driver": pool.driver,
+            "tensor": parallelism.tensor,
+            "expert": parallelism.expert,
+            "context_length": length,
+        }
+
+    def found(self, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism, length: int) -> Found | None:
+        """What measurements say of an account."""
+        conditions = self.conditions(wish, pool, parallelism, length)
+        if conditions is None:
+            return None
+        return self._calibration.find(model, pool.gpu, engine_options(wish)[0], conditions)
 
     def refusals(self, model: ModelSpec, pool: Pool, parallelism: Parallelism, options: EngineOptions) -> list[str]:
         """Why vLLM would not run a shape, memory apart."""
@@ -397,6 +467,7 @@ class _Attempt:
         self._options = engine_options(wish)[0]
         self._requests = wish.concurrency or 1
         self._budgets: dict[EngineOptions, Budget | Unknown] = {}
+        self._said: dict[int, tuple[str | None, str | None]] = {}  # what measurements did and what is wrong, by length
 
     def result(self, length: int | None) -> Sized | Misfit | Unknown:
         """The account at the context that is wished, given, or found."""
@@ -413,16 +484,33 @@ class _Attempt:
             return sized
         longest = self._longest(full)
         least = wished or min(full, STEP if self._wish.parallelism else LEAST_CONTEXT)
-        shorter = self._at(longest) if least <= longest < full and not wished else None
-        if isinstance(shorter, Sized):
-            return shorter
-        return sized or self._misfit(least, longest)
+        lengths = () if wished else sorted({longest, *self._measured_lengths(full)}, reverse=True)
+        shorter = [self._at(other) for other in lengths if least <= other < full]
+        fitting = [other for other in shorter if isinstance(other, Sized)]
+        best = next((other for other in fitting if other.sure), None)
+        return best or next(iter(fitting), None) or sized or self._misfit(least, longest)
 
     def _budget(self, length: int, **changes: Any) -> Budget | Unknown:
         options = replace(self._options, max_model_len=length, **changes)
         if options not in self._budgets:
-            self._budgets[options] = self._sizer.budget(self._model, self._pool, self._parallelism, options)
+            budget = self._sizer.budget(self._model, self._pool, self._parallelism, options)
+            self._budgets[options] = budget if changes else self._calibrated(budget, options, length)
         return self._budgets[options]
+
+    def _calibrated(self, predicted: Budget | Unknown, options: EngineOptions, length: int) -> Budget | Unknown:
+        """The account with what was measured of it."""
+        found = self._sizer.found(self._model, self._wish, self._pool, self._parallelism, length)
+        if found is None or isinstance(predicted, Unknown):
+            return predicted
+        budget = self._sizer.budget(self._model, self._pool, self._parallelism, options, found.measured)
+        if isinstance(budget, Budget):
+            self._said[length] = found.told(predicted, budget)
+        return budget
+
+    def _measured_lengths(self, full: int) -> Collection[int]:
+        """The contexts that engines like this one were measured with: what is known best of."""
+        found = self._sizer.found(self._model, self._wish, self._pool, self._parallelism, full)
+        return found.lengths if found else ()
 
     def _at(self, length: int) -> Sized | Unknown | None:
         """The account at a context; None if it does not fit."""
@@ -437,7 +525,8 @@ class _Attempt:
             size = pinned_kv_bytes(budget) // MIB * MIB
             sure = self._budget(length, kv_cache_memory_bytes=max(1, size))
         held = sure if isinstance(sure, Budget) and self._holds(sure) else None
-        return Sized(self._parallelism, length, budget, held, size)
+        conditions = self._sizer.conditions(self._wish, self._pool, self._parallelism, length)
+        return Sized(self._parallelism, length, budget, held, size, conditions, *self._said.get(length, (None, None)))
 
     def _holds(self, budget: Budget) -> bool:
         """Whether the engine starts, and the wished number of full requests fits at once."""
@@ -500,6 +589,8 @@ def _shapes(model: ModelSpec, wish: Wish, pool: Pool) -> list[Parallelism]:
 
 def _doubts(wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
     """What an operator should know of an instance that is planned all the same."""
+    if sized.doubt:
+        yield f"{wish.name}: {sized.doubt}."
     if sized.sure is None:
         yield (
             f"{wish.name}: a tight fit on {pool.gpu.name}: {sized.budget.kv_cache:.1f} GiB are predicted for the KV "

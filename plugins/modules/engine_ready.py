@@ -77,6 +77,8 @@ effective:
   description:
     - What the engine has resolved, C(max_model_len) from C(/v1/models) and the rest from the metric
       C(vllm:cache_config_info).
+    - C(boot) is V(cold) where the journal of this boot shows that torch.compile had to compile, V(warm) where it found
+      its work done. A first boot is cold, and has less memory for the KV cache.
     - Values that the engine does not report are missing.
   returned: success
   type: dict
@@ -87,6 +89,7 @@ effective:
     kv_cache_size_tokens: 409600
     kv_cache_max_concurrency: 3.125
     gpu_memory_utilization: 0.92
+    boot: cold
 journal:
   description: Last lines of the unit's journal.
   returned: failure
@@ -95,7 +98,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import UnitState, wait_until_ready
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import UnitState, boot_of, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import OpenAiClient
 
@@ -125,6 +128,17 @@ def main() -> None:
         command = ["systemctl", "show", given["unit"], "--property=LoadState,ActiveState,Result,NRestarts"]
         return UnitState.from_properties(module.run_command(command, check_rc=True)[1])
 
+    def look_at_boot() -> dict[str, str]:
+        command = ["systemctl", "show", given["unit"], "--property=ActiveEnterTimestamp", "--value", "--timestamp=unix"]
+        since = module.run_command(command, check_rc=True)[1].strip()
+        if not since.startswith("@"):  # it has ended meanwhile
+            return {}
+        # What an engine that has served for months said after its start-up is of no interest.
+        until = f"@{int(since[1:]) + given['timeout']}"
+        command = ["journalctl", "-u", given["unit"], "--since", since, "--until", until, "--no-pager", "-o", "cat"]
+        boot = boot_of(module.run_command(command)[1])
+        return {"boot": boot} if boot else {}
+
     try:
         ready = wait_until_ready(
             OpenAiClient(given["url"], given["api_key"], min(REQUEST_SECONDS, given["timeout"])),
@@ -142,7 +156,8 @@ def main() -> None:
         module.fail_json(msg=message, stage=error.stage, journal=journal)
     except ApiError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, stage="completion", seconds=round(ready.seconds, 1), effective=ready.effective)
+    effective = {**ready.effective, **look_at_boot()}
+    module.exit_json(changed=False, stage="completion", seconds=round(ready.seconds, 1), effective=effective)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,21 @@ options:
         C(parallelism) V(auto) is one GPU for it, and a warning says so.
     type: dict
     default: {}
+  calibration:
+    description:
+      - A file on the machine that plans, a copy of C(reports/effective.json) of an earlier roll-out (see
+        P(gpuhosts.vllm.compared#filter)). What its engines had for their KV cache takes the place of what the planner
+        predicts, and its margin of error is 150 MiB then.
+      - A measurement counts only where model, options, version of vLLM, GPU, driver branch, shape and context length
+        are as they were, and only on a first boot, which compiles and has the least (on any, where all boots are
+        alike). Of another boot or context it can lower the prediction, never raise it.
+      - Engines that are pinned, or run on vLLM's CPU build, and pipelines, measure nothing.
+    type: path
+  engine_environment:
+    description: What the role vllm puts into the environment of all engines. A measurement under another one does not
+      count.
+    type: dict
+    default: {}
   pin_kv_cache:
     description:
       - Whether engines are told the size of their KV cache, C(kv-cache-memory-bytes), where the memory account is
@@ -181,12 +196,33 @@ rejected:
   elements: dict
 """
 
+import json
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError, WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._calibration import (
+    Calibration,
+    Measurement,
+    read_measurements,
+)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError, WishError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import known_releases
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, format_table, plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+
+
+def measurements(path: str) -> list[Measurement]:
+    """The measurements in a file.
+
+    :raises CalibrationError: it cannot be read, or holds something else.
+    """
+    try:
+        return read_measurements(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CalibrationError(error.strerror or str(error)) from error
+    except ValueError as error:
+        raise CalibrationError(f"it is no JSON ({error})") from error
 
 
 def main() -> None:
@@ -210,6 +246,8 @@ def main() -> None:
             "groups": {"type": "dict", "default": {}},
             "vllm_version": {"type": "str"},
             "model_facts": {"type": "dict", "default": {}},
+            "calibration": {"type": "path"},
+            "engine_environment": {"type": "dict", "default": {}},
             "pin_kv_cache": {"type": "bool", "default": True},
             "base_port": {"type": "int", "default": 8000},
         },
@@ -218,16 +256,25 @@ def main() -> None:
     given = module.params
     try:
         wishes, warnings = read_wishes(given["models"], given["vllm_version"], given["groups"])
+        known = measurements(given["calibration"]) if given["calibration"] else []
+        if given["calibration"] and not known:
+            warnings.append(
+                f"The calibration {given['calibration']} has no measurement in it: engines that are pinned, not sized, "
+                "or of vLLM's CPU build tell nothing of the memory there was. Measure with vllm_pin_kv_cache: false."
+            )
         if given["hosts"] is None:
             for warning in warnings:
                 module.warn(warning)
             module.exit_json(changed=False)
         hosts = [Host.from_dict(facts) for facts in given["hosts"]]
-        sizer = Sizer(given["model_facts"], given["vllm_version"] or known_releases()[-1])
+        version = given["vllm_version"] or known_releases()[-1]
+        sizer = Sizer(given["model_facts"], version, Calibration(known), given["engine_environment"])
         plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])
     except WishError as error:
         count = len(error.problems)
         module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in vllm_models:\n{error}", problems=error.problems)
+    except CalibrationError as error:
+        module.fail_json(msg=f"The calibration {given['calibration']} cannot be used: {error}.")
     except PlacementError as error:
         module.fail_json(msg=f"The fleet does not fit its hosts:\n{error}", rejected=error.rejected)
     plan["warnings"] = warnings + plan["warnings"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
@@ -47,13 +49,18 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def plan(
-    models: list[dict[str, Any]], *hosts: dict[str, Any], version: str = "0.33.0", **options: Any
+    models: list[dict[str, Any]],
+    *hosts: dict[str, Any],
+    version: str = "0.33.0",
+    calibration: Sequence[Measurement] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """A plan for models whose ``name`` is that of a recorded configuration, unless ``config`` names another."""
     known = {model["name"]: facts(model.pop("config", model["name"])) for model in models}
     groups = {"all": [host["name"] for host in hosts]}
     wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
-    return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, Sizer(known, version), **options)
+    sizer = Sizer(known, version, Calibration(calibration))
+    return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, sizer, **options)
 
 
 def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -186,7 +186,7 @@ def field_names(record: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             yield f"{prefix}{name}[]"
             yield from field_names(value[0], f"{prefix}{name}[].")
-        elif isinstance(value, dict) and name not in {"engine_args", "env"}:
+        elif isinstance(value, dict) and name not in {"engine_args", "env", "conditions"}:
             yield from field_names(value, f"{prefix}{name}.")
         else:
             yield prefix + name

@@ -29,7 +29,7 @@ def test_reports_are_compared_with_the_promise() -> None:
     hostvars["gpu2"]["vllm_ready"] = {"results": [ready(second, kv_cache_size_tokens=pinned * 0.9)]}
     running = FILTERS["with_effective"](plan, hostvars)
     assert "effective" not in plan["instances"][0]
-    entries = FILTERS["compared"](running)
+    entries = FILTERS["compared"](running, "2026-11-23")
     assert [entry["difference_percent"]["kv_cache_tokens"] for entry in entries] == [0.0, -10.0, None]
     assert entries[0]["promised"] == {"kv_cache_tokens": pinned, "max_concurrency": 3.4, "max_model_len": 131072}
     lines = FILTERS["comparison_table"](entries)
@@ -42,6 +42,6 @@ def test_what_was_not_promised_is_shown_without_a_difference() -> None:
     plan = fleets.plan([{"name": MODEL, "replicas": 1}], fleets.host("gpu1", 1), version="0.99.0")
     (instance,) = plan["instances"]
     hostvars = {"gpu1": {"vllm_ready": {"results": [ready(instance, kv_cache_size_tokens=4711)]}}}
-    (entry,) = FILTERS["compared"](FILTERS["with_effective"](plan, hostvars))
+    (entry,) = FILTERS["compared"](FILTERS["with_effective"](plan, hostvars), "2026-11-23")
     assert entry["promised"]["kv_cache_tokens"] is None
     assert (entry["effective"]["kv_cache_tokens"], entry["difference_percent"]["kv_cache_tokens"]) == (4711, None)

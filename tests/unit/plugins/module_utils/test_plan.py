@@ -120,6 +120,7 @@ def test_the_whole_plan() -> None:
                     "gpu": "GPU without a name",
                     "error": None,
                     "pinned": None,
+                    "conditions": None,
                 },
                 "why": ["tensor 2 x pipeline 1: as the inventory says", "GPUs 0, 1: linked by NVLink"],
             }

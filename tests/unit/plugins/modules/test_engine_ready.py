@@ -14,6 +14,8 @@ from tests.unit.plugins.pretended_engine import Engine
 
 UNIT = "vllm@tiny-1.service"
 SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts"]
+SINCE = ["systemctl", "show", UNIT, "--property=ActiveEnterTimestamp", "--value", "--timestamp=unix"]
+BOOT = ["journalctl", "-u", UNIT, "--since", "@1700000000", "--until", "@1700000900", "--no-pager", "-o", "cat"]
 JOURNAL = ["journalctl", "-u", UNIT, "-n", "30", "--no-pager", "-o", "cat"]
 
 
@@ -21,11 +23,14 @@ class Systemd:
     """What systemctl and journalctl would print."""
 
     state = "LoadState=loaded\nActiveState=active\nResult=success\nNRestarts=0\n"
+    since = "@1700000000\n"
+    boot = ""
     journal = "INFO starting\nERROR out of memory, key was s3cret\n"
 
     def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
-        assert command in (SHOW, JOURNAL)
-        return 0, self.state if command == SHOW else self.journal, ""
+        answers = ((SHOW, self.state), (SINCE, self.since), (BOOT, self.boot), (JOURNAL, self.journal))
+        (answer,) = (answer for known, answer in answers if known == command)
+        return 0, answer, ""
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,23 @@ def test_it_tells_what_the_engine_resolved(run_module: RunModule, engine: Engine
     assert (result["changed"], result["stage"]) == (False, "completion")
     assert (result["effective"]["num_gpu_blocks"], result["effective"]["max_model_len"]) == (256, 512)
     assert engine.requests[0]["prompt"] == "Say hello."
+
+
+@pytest.mark.parametrize(
+    ("since", "boot", "expected"),
+    [
+        ("@1700000000", "Compiling a graph for compile range (1, 8192) takes 9.71 s\n", "cold"),
+        ("@1700000000", "Directly load AOT compilation from path /var/lib/vllm/cache\n", "warm"),
+        ("@1700000000", "Enforce eager set, disabling torch.compile\n", None),
+        ("", "Compiling a graph for compile range (1, 8192) takes 9.71 s\n", None),
+    ],
+)
+def test_it_tells_what_boot_it_was(
+    run_module: RunModule, engine: Engine, systemd: Systemd, since: str, boot: str, expected: str | None
+) -> None:
+    systemd.since, systemd.boot = since, boot
+    effective = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny")["effective"]
+    assert effective.get("boot") == expected
 
 
 def test_it_fails_with_the_end_of_the_journal_and_without_the_key(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.filter.effective import compared
 from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
 
 from tests.unit import fleets
@@ -63,6 +66,53 @@ def test_with_facts_a_model_is_sized_and_pinned_unless_switched_off(run_module: 
         (instance,) = result["plan"]["instances"]
         assert instance["budget"]["confidence"] == "high"
         assert ("kv-cache-memory-bytes" in instance["engine_args"]) is pin
+
+
+def test_a_calibration_is_used_where_the_environment_is_the_same(run_module: RunModule, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "models": [TINY | {"replicas": 1}],
+        "hosts": [fleets.host("gpu1", 1)],
+        "model_facts": {"tiny": fleets.facts("llama-3.2-1b-instruct")},
+    }
+    (instance,) = run_module(fleet_plan, pin_kv_cache=False, **arguments)["plan"]["instances"]
+    budget = instance["budget"]
+    effective = {"kv_cache_size_tokens": budget["kv_cache_tokens"], "num_gpu_blocks": budget["kv_cache_tokens"] // 16}
+    shown = {**instance, "effective": {**effective, "boot": "cold"}}
+    kept = tmp_path / "calibration.json"
+    kept.write_text(json.dumps(compared({"instances": [shown]}, "2026-11-23")))
+    made = run_module(fleet_plan, calibration=str(kept), **arguments)["plan"]
+    assert (made["instances"][0]["budget"]["confidence"], made["warnings"]) == ("calibrated", [])
+    other = run_module(fleet_plan, calibration=str(kept), engine_environment={"NCCL_DEBUG": "INFO"}, **arguments)
+    assert other["plan"]["warnings"] == [
+        "tiny: the calibration by gpu1 on 2026-11-23 is not used, because these differ: options or environment."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory."),
+        ("{", "it is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))."),
+        ("{}", "it is no list; keep a copy of reports/effective.json as serve.yml writes it."),
+    ],
+)
+def test_what_is_no_calibration_stops_the_plan(
+    run_module: RunModule, tmp_path: Path, content: str | None, problem: str
+) -> None:
+    kept = tmp_path / "calibration.json"
+    if content is not None:
+        kept.write_text(content)
+    assert run_module(fleet_plan, models=[TINY], calibration=str(kept))["msg"] == (
+        f"The calibration {kept} cannot be used: {problem}"
+    )
+
+
+def test_a_calibration_without_a_measurement_is_a_warning(run_module: RunModule, tmp_path: Path) -> None:
+    kept = tmp_path / "calibration.json"
+    kept.write_text('[{"id": "tiny-1", "model": "tiny", "measurement": null}]')
+    warning = run_module(fleet_plan, models=[TINY], hosts=[HOST], calibration=str(kept))["plan"]["warnings"][0]
+    assert warning.startswith(f"The calibration {kept} has no measurement in it: engines that are pinned")
+    assert warning.endswith("Measure with vllm_pin_kv_cache: false.")
 
 
 def test_every_mistake_is_told(run_module: RunModule) -> None:
