@@ -30,6 +30,7 @@ lint: setup ## ansible-lint (production), yamllint, ruff, mypy, changelog fragme
 
 unit: setup ## unit and contract tests: no host, no container
 	@command -v gcc >/dev/null || $(PYTHON) -c 'from tests.lab import engine; engine.install(["gcc", "libc6-dev"], print)'
+	@command -v chromium >/dev/null || $(PYTHON) -c 'from tests.lab import engine; engine.install(["chromium"], print)'
 	$(PYTHON) -m pytest tests/unit
 
 molecule: setup ## every role on Debian 12 and 13
