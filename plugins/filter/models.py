@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._catalogue import GpuType, gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._catalogue import CATALOGUE, GpuType, gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import did_you_mean
+
+_PART = re.compile(r"\s*(\d+)\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", re.IGNORECASE)
 
 
 def model_sources(models: Any, place: str) -> list[dict[str, Any]]:
@@ -37,7 +40,7 @@ def known_models(names: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
 def described_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Hosts that are only described, as fleet_plan wants them: ``{name: gpu1, gpus: "8 x H100 80GB HBM3, NVLink"}``.
 
-    Without a link in the text it is the one that the type of GPU usually has.
+    Without a link in the text it is the one that the type of GPU usually has. Several types are joined by ``+``.
 
     :raises AnsibleFilterError: a description that cannot be read, or a GPU that is not in the catalogue.
     """
@@ -45,40 +48,44 @@ def described_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _described(host: Mapping[str, Any]) -> dict[str, Any]:
-    text = str(host.get("gpus", ""))
-    found = re.fullmatch(r"\s*(\d+)\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", text, re.IGNORECASE)
-    if found is None or "name" not in host:
+    parts = [_PART.fullmatch(part) for part in str(host.get("gpus", "")).split("+")]
+    if "name" not in host or None in parts:
         raise AnsibleFilterError(
-            f"{dict(host)!r} is no description of a host; write {{name: gpu1, gpus: '8 x H100 80GB HBM3, NVLink'}}."
+            f"{dict(host)!r} is no description of a host; write {{name: gpu1, gpus: '8 x H100 80GB HBM3, NVLink'}}, or "
+            "'2 x RTX 4090 + 1 x L4' for several types."
         )
-    count, name, link = found.groups()
-    kind = gpu_type(name)
-    if not kind.known:
-        raise AnsibleFilterError(
-            f"{host['name']}: there is no GPU called {name!r} in the catalogue of this collection."
-        )
+    gpus: list[dict[str, Any]] = []
+    linked: dict[str, list[list[int]]] = {"nvlink": [], "pcie": []}
+    for count, name, link in (part.groups() for part in parts if part):
+        kind = _known(name, host["name"])
+        indices = list(range(len(gpus), len(gpus) + int(count)))
+        gpus += [{"index": index, **_facts(name, kind)} for index in indices]
+        linked[link.lower() if link else "nvlink" if kind.nvlink else "pcie"].append(indices)
+    # As gpu_facts has it: where any are joined by NVLink the others are on their own, else all hang on one PCIe root.
+    rest = [index for indices in linked["pcie"] for index in indices]
+    domains = [*linked["nvlink"], *([index] for index in rest)] if linked["nvlink"] else [rest]
+    facts = {"link": "nvlink" if linked["nvlink"] else "pcie", "domains": domains, "gpus": gpus}
     return {
         "name": host["name"],
         "address": host.get("address", host["name"]),
-        "gpu_facts": _facts(name, int(count), kind, link.lower() if link else None),
+        "gpu_facts": {**facts, "driver_version": None, "reason": None},
         "instances": [],
     }
 
 
-def _facts(name: str, count: int, kind: GpuType, link: str | None) -> dict[str, Any]:
-    """What gpu_facts would return, as far as a name tells."""
-    gpu = {
-        "name": name,
-        "total_gib": kind.total_gib,
-        "compute_capability": ".".join(map(str, kind.compute_capability)),
-    }
-    return {
-        "link": link or ("nvlink" if kind.nvlink else "pcie"),
-        "domains": [list(range(count))],
-        "gpus": [{"index": index, **gpu} for index in range(count)],
-        "driver_version": None,
-        "reason": None,
-    }
+def _known(name: str, host: str) -> GpuType:
+    kind = gpu_type(name)
+    if not kind.known:
+        names = sorted({known.name for known in CATALOGUE})
+        hint = did_you_mean(name, names) or f"; there are {', '.join(names)}."
+        raise AnsibleFilterError(f"{host}: there is no GPU called {name!r} in the catalogue of this collection{hint}")
+    return kind
+
+
+def _facts(name: str, kind: GpuType) -> dict[str, Any]:
+    """What gpu_facts would return of a GPU, as far as a name tells."""
+    capability = ".".join(map(str, kind.compute_capability))
+    return {"name": name, "total_gib": kind.total_gib, "compute_capability": capability}
 
 
 class FilterModule:

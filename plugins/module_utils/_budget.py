@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._memory import Budget
-from ._sizing import Choice, Pool, Sized, engine_options
+from ._sizing import UTILIZATION, Choice, Pool, Sized, engine_options
 from ._wishes import Wish
 
-__all__ = ["UTILIZATION", "Engine"]
+__all__ = ["Engine"]
 
-UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is not a change nobody asked for
 PARTS = ("weights", "activations", "cuda_graphs", "non_torch", "kv_cache")
 SIGMAS = 2  # width of the error bands in the plan; the margin of a pinned KV cache is as wide
 

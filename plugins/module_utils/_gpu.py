@@ -31,7 +31,7 @@ class Gpu:
     """One GPU, by its NVML index (PCI bus order)."""
 
     index: int
-    lost: bool = False  # fell off the bus; nothing else is known of it then
+    lost: bool = False  # fell off the bus or cannot be opened; nothing else is known of it then
     uuid: str | None = None
     pci_bus_id: str | None = None
     name: str | None = None

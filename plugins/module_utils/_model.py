@@ -331,6 +331,23 @@ def _quantized_bytes(method: str, config: Mapping[str, Any]) -> tuple[int, float
     return bits or (8 if stored >= 1 else 4), stored, group
 
 
+def _activation_scheme(method: str, raw: Mapping[str, Any]) -> str | None:
+    """Methods whose fp8 activations need kernels of their own (``quark.py``, ``compressed_tensors.py``)."""
+
+    def part(*keys: str) -> Mapping[str, Any]:
+        found: Any = raw
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
+    if method == "quark":
+        types = [part("global_quant_config", name).get("dtype") for name in ("weight", "input_tensors")]
+        return "quark_w8a8_fp8" if types == ["fp8_e4m3"] * 2 else None
+    weights, inputs = _compressed_group(raw), part("config_groups", "group_0", "input_activations")
+    four_bits = method.startswith("compressed") and (weights.get("num_bits"), weights.get("type")) == (4, "int")
+    return "w4a8_fp8" if four_bits and (inputs.get("num_bits"), inputs.get("type")) == (8, "float") else None
+
+
 def _quantization(config: Mapping[str, Any], model_type: str) -> Quantization | None:
     raw = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(raw, Mapping) or not raw.get("quant_method", raw.get("quant_algo")):
@@ -338,6 +355,7 @@ def _quantization(config: Mapping[str, Any], model_type: str) -> Quantization | 
     method = str(raw.get("quant_method") or raw.get("quant_algo")).lower()
     if method == "modelopt" and "fp4" in str(raw.get("quant_algo", "")).lower():
         method = "modelopt_fp4"
+    scheme = _activation_scheme(method, raw)
     bits, stored, group = _quantized_bytes(method, raw)
     roles = _LINEAR
     if method in ("mxfp4", "gpt_oss_mxfp4") or model_type == "gpt_oss":
@@ -349,7 +367,12 @@ def _quantization(config: Mapping[str, Any], model_type: str) -> Quantization | 
         roles -= {"mlp"} if "expert" in roles else frozenset()
     block = raw.get("weight_block_size")
     return Quantization(
-        method, bits, stored, roles, group, (int(block[0]), int(block[1])) if isinstance(block, (list, tuple)) else None
+        scheme or method,
+        bits,
+        stored,
+        roles,
+        group,
+        (int(block[0]), int(block[1])) if isinstance(block, (list, tuple)) else None,
     )
 
 

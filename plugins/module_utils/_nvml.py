@@ -29,7 +29,7 @@ MEMORY_NODE_SCOPE = 0
 
 
 class GpuLostError(Exception):
-    """The GPU fell off the bus (NVML error 15)."""
+    """The GPU fell off the bus (NVML error 15), or cannot be opened at all."""
 
 
 def pack_binding() -> str | None:
@@ -102,7 +102,7 @@ class _Nvml:
         gpus = []
         for index in range(self.ask("nvmlDeviceGetCount") or 0):
             try:
-                handle = self.ask("nvmlDeviceGetHandleByIndex", index)
+                handle = self.handle(index)
                 gpus.append(self.gpu(index, handle))
                 handles[index] = handle
             except GpuLostError:
@@ -118,6 +118,13 @@ class _Nvml:
             link=link,
             domains=domains,
         )
+
+    def handle(self, index: int) -> Any:
+        """What a GPU is asked by. One that has none (no power, no interrupt) is of no more use than a lost one."""
+        handle = self.ask("nvmlDeviceGetHandleByIndex", index)
+        if handle is None:
+            raise GpuLostError
+        return handle
 
     def gpu(self, index: int, handle: Any) -> Gpu:
         """Everything about one GPU."""

@@ -78,11 +78,12 @@ class Host:
         for (name, _capability), indices in types.items():
             own = set(indices)
             domains = tuple(filter(None, (tuple(sorted(own.intersection(domain))) for domain in self.hardware.domains)))
+            size = max(map(len, domains), default=0)
             pool = Pool(
                 # The smallest of them, because all GPUs of an instance get the same.
                 gpu=min((kind_of(gpus[index]) for index in indices), key=lambda kind: kind.total_gib or 0.0),
-                nvlink=self.hardware.link == "nvlink",
-                size=max(map(len, domains), default=0),
+                nvlink=self.hardware.link == "nvlink" and size > 1,
+                size=size,
                 driver=(self.hardware.driver_version or "").partition(".")[0] or None,
             )
             found.append(Site(self.name if len(types) == 1 else f"{self.name} ({name})", self.name, pool, domains))
@@ -202,6 +203,13 @@ def _doubts(host: Host) -> Iterator[str]:
     without = [gpu.index for gpu in host.hardware.gpus if gpu.ecc_enabled is False]
     if without:
         yield f"ECC is off ({_gpu_list(without)}), so a flipped bit in a weight goes unnoticed; nvidia-smi -e 1"
+    for state in ("not_started", "in_progress"):
+        outside = [gpu.index for gpu in host.hardware.gpus if gpu.fabric_state == state]
+        if outside:
+            yield (
+                f"the NVSwitch fabric is {state.replace('_', ' ')} for {_gpu_list(outside)}; until it is completed "
+                "CUDA does not start there and NVLink does not count. See to nvidia-fabricmanager on that host"
+            )
     placed = {index for running in host.running for index in running.gpus}
     for gpu in host.hardware.gpus:
         if gpu.processes and gpu.index not in placed:

@@ -30,10 +30,23 @@ from ._model import ModelSpec, read_model
 from ._validity import refusals, tensor_sizes
 from ._wishes import Parallelism, Wish
 
-__all__ = ["LEAST_CONTEXT", "Choice", "Misfit", "Pool", "Shape", "Site", "Sized", "Sizer", "engine_options", "kind_of"]
+__all__ = [
+    "LEAST_CONTEXT",
+    "UTILIZATION",
+    "Choice",
+    "Misfit",
+    "Pool",
+    "Shape",
+    "Site",
+    "Sized",
+    "Sizer",
+    "engine_options",
+    "kind_of",
+]
 
 LEAST_CONTEXT = 8192  # tokens; a shape that leaves less is of little use to anybody who did not ask for it
 STEP = 256  # tokens; planned lengths are multiples of it
+UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is not a change nobody asked for
 MIB = 1 << 20
 # Options of vLLM that take or give GPU memory in ways that the account does not follow.
 UNACCOUNTED = (
@@ -164,7 +177,7 @@ def engine_options(wish: Wish) -> tuple[EngineOptions, list[str]]:
         kv_cache_dtype=wish.kv_cache_dtype or "auto",
         max_num_batched_tokens=numbers.get("max-num-batched-tokens"),
         max_num_seqs=wish.concurrency or numbers.get("max-num-seqs"),
-        gpu_memory_utilization=wish.gpu_memory_utilization,
+        gpu_memory_utilization=wish.gpu_memory_utilization or UTILIZATION,
         enforce_eager=bool(given.get("enforce-eager", False)),
         quantization=given.get("quantization"),
         block_size=numbers.get("block-size"),
@@ -428,7 +441,7 @@ class Sizer:
             "vllm": self._version,
             "gpu": pool.gpu.name,
             "total_gib": round(pool.gpu.total_gib or 0.0, 2),
-            "nvlink": pool.nvlink,
+            "nvlink": pool.nvlink and parallelism.tensor > 1,
             "driver": pool.driver,
             "tensor": parallelism.tensor,
             "expert": parallelism.expert,

@@ -54,11 +54,27 @@ def _head_rules(model: ModelSpec, tensor: int) -> list[str | None]:
         smaller, larger = sorted((heads, tensor))
         if larger % smaller:
             reasons.append(f"{heads} key/value heads can be neither divided nor replicated over {tensor} GPUs")
+    reasons.append(_quantized_heads(model, tensor))
     for layer in model.layers:
         if layer.state is not None:
             reasons.append(_even("the width of the linear-attention states", layer.state.recurrent, tensor))
             break
     return reasons
+
+
+def _quantized_heads(model: ModelSpec, tensor: int) -> str | None:
+    """Whether a GPU's share of the heads is whole fp8 blocks, as the output projection, which takes it, has them.
+
+    vLLM lets merged layers, such as that of queries, keys and values, end within a block (``layers/linear.py``).
+    """
+    quantization = model.quantization
+    if quantization is None or quantization.block is None or "attention" not in quantization.roles or tensor == 1:
+        return None
+    for size in sorted({layer.value_size for layer in model.layers if layer.value_size}):
+        share = model.heads * size // tensor
+        if share % quantization.block[1]:
+            return f"the heads' width per GPU ({share}) is not a multiple of the fp8 block ({quantization.block[1]})"
+    return None
 
 
 def _width_rules(model: ModelSpec, tensor: int, expert_parallel: bool) -> list[str | None]:

@@ -97,11 +97,6 @@ def read_wishes(
     problems += _repeated(models, "port", "choose another, or leave it out")
     if problems:
         raise WishError(problems)
-    warnings += (
-        f"{wish.where}.objective: {wish.objective!r} has no effect in this version; set parallelism yourself."
-        for wish in wishes
-        if wish.objective != "throughput"
-    )
     return wishes, warnings
 
 

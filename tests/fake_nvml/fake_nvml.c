@@ -16,6 +16,7 @@
 #define API __attribute__((visibility("default")))
 #define MAX_GPUS 16
 #define MAX_PROCESSES 8
+#define MAX_SLICES 7 /* of a GPU in MIG mode */
 #define MIB (1024ull * 1024)
 
 typedef enum {
@@ -73,7 +74,7 @@ typedef struct {
     long long pcie_generation, pcie_generation_max, pcie_width, pcie_width_max;
     long long mig, ecc, persistence, lost;
     long long nvlink_domain, nvlinks, nvlink_switch, fabric_state; /* domain -1: no NVLink */
-    unsigned int processes;
+    unsigned int processes, slices;
     process_info process[MAX_PROCESSES];
 } gpu;
 
@@ -81,7 +82,7 @@ static struct {
     int users; /* nvmlInit minus nvmlShutdown */
     char driver[80], cuda[16], fault[32];
     unsigned int gpus;
-    gpu gpu[MAX_GPUS];
+    gpu gpu[MAX_GPUS], slice[MAX_GPUS][MAX_SLICES];
 } host;
 
 /* ---- The description file ---- */
@@ -112,6 +113,18 @@ static bool add_process(gpu *g, const char *value) {
     return true;
 }
 
+/* A slice is a device of its own: the GPU that it is cut from, with another name and less memory. */
+static bool add_slice(gpu *g, const char *value) {
+    char profile[16];
+    gpu *slice = &host.slice[g->index][g->slices];
+    if (g->slices == MAX_SLICES) return false;
+    *slice = *g;
+    if (sscanf(value, "%15s %lld", profile, &slice->memory_mib) != 2) return false;
+    snprintf(slice->name, sizeof slice->name, "%.72s MIG %s", g->name, profile);
+    snprintf(slice->uuid, sizeof slice->uuid, "MIG-00000000-0000-0000-%04u-%012u", g->index, g->slices++);
+    return true;
+}
+
 static bool set_gpu(gpu *g, const char *key, const char *value) {
     const struct { const char *key; long long *field; } numbers[] = {
         {"memory_mib", &g->memory_mib}, {"reserved_mib", &g->reserved_mib}, {"power_limit_w", &g->power_limit_w},
@@ -132,6 +145,7 @@ static bool set_gpu(gpu *g, const char *key, const char *value) {
     else if (strcmp(key, "compute_capability") == 0) copy(g->compute_capability, sizeof g->compute_capability, value);
     else if (strcmp(key, "unsupported") == 0) copy(g->unsupported, sizeof g->unsupported, value);
     else if (strcmp(key, "process") == 0) return add_process(g, value);
+    else if (strcmp(key, "mig_slice") == 0) return add_slice(g, value);
     else return false;
     return true;
 }
@@ -223,7 +237,8 @@ static bool is_listed(const char *list, const char *word) {
 /* SUCCESS if the GPU can be asked for this field, which is named as in the description file. */
 static result check(const gpu *g, const char *field) {
     if (!host.users) return UNINITIALIZED;
-    if (g < host.gpu || g >= host.gpu + host.gpus) return INVALID_ARGUMENT;
+    bool whole = g >= host.gpu && g < host.gpu + host.gpus;
+    if (!whole && (g < host.slice[0] || g >= host.slice[MAX_GPUS])) return INVALID_ARGUMENT;
     if (g->lost) return GPU_IS_LOST;
     return is_listed(g->unsupported, field) ? NOT_SUPPORTED : SUCCESS;
 }
@@ -418,6 +433,18 @@ API result nvmlDeviceGetMaxPcieLinkWidth(const gpu *g, unsigned int *width) {
 API result nvmlDeviceGetMigMode(const gpu *g, unsigned int *current, unsigned int *pending) {
     *pending = (unsigned int)g->mig;
     return give_uint(g, "mig", g->mig, current);
+}
+
+API result nvmlDeviceGetMaxMigDeviceCount(const gpu *g, unsigned int *count) {
+    return give_uint(g, "mig", MAX_SLICES, count);
+}
+
+API result nvmlDeviceGetMigDeviceHandleByIndex(const gpu *g, unsigned int index, gpu **device) {
+    result r = check(g, "mig");
+    if (r != SUCCESS) return r;
+    if (index >= g->slices) return NOT_FOUND;
+    *device = &host.slice[g->index][index];
+    return SUCCESS;
 }
 
 API result nvmlDeviceGetEccMode(const gpu *g, unsigned int *current, unsigned int *pending) {

@@ -58,11 +58,36 @@ def test_a_host_is_described_by_its_gpus() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gpus", "link", "domains"),
+    [
+        ("4 x A100 80GB, NVLink + 2 x L4", "nvlink", [[0, 1, 2, 3], [4], [5]]),
+        ("2 x RTX 4090+1 x RTX 3090", "pcie", [[0, 1, 2]]),
+        ("2 x A40, NVLink + 2 x A40, nvlink", "nvlink", [[0, 1], [2, 3]]),
+        ("8 x H100, PCIe", "pcie", [[0, 1, 2, 3, 4, 5, 6, 7]]),
+    ],
+)
+def test_several_types_in_one_host(gpus: str, link: str, domains: list[list[int]]) -> None:
+    (host,) = FILTERS["described_hosts"]([{"name": "gpu1", "gpus": gpus}])
+    facts = host["gpu_facts"]
+    assert (facts["link"], facts["domains"]) == (link, domains)
+    assert [gpu["index"] for gpu in facts["gpus"]] == sorted(index for domain in domains for index in domain)
+    assert facts["gpus"][-1]["name"] in gpus
+
+
+@pytest.mark.parametrize(
     ("host", "message"),
     [
         ({"name": "gpu1", "gpus": "eight H100"}, "is no description of a host; write"),
         ({"gpus": "8 x H100"}, "is no description of a host; write"),
-        ({"name": "gpu1", "gpus": "8 x Voodoo 2"}, "there is no GPU called 'Voodoo 2' in the catalogue"),
+        ({"name": "gpu1", "gpus": "8 x H100 + L4"}, "is no description of a host; write"),
+        (
+            {"name": "gpu1", "gpus": "8 x RTX 409O"},
+            "gpu1: there is no GPU called 'RTX 409O' in the catalogue of this collection; did you mean 'RTX 4090'?",
+        ),
+        (
+            {"name": "gpu1", "gpus": "8 x Voodoo 2"},
+            "'Voodoo 2' in the catalogue of this collection; there are A10, A100 40GB, A100 40GB PCIe, A100 80GB, A10G",
+        ),
     ],
 )
 def test_what_cannot_be_described_is_said(host: dict[str, Any], message: str) -> None:

@@ -165,7 +165,6 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("env", {"name": SMALL, "env": {"NCCL_NVLS_ENABLE": 0}}, host("gpu1", 1), "0.33.0", "options or environment"),
     ("gpu", {"name": SMALL}, host("gpu1", 1, L40S), "0.33.0", "GPU (H100 80GB then, L40S now)"),
     ("memory", {"name": SMALL}, host("gpu1", 1, total_gib=79.0), "0.33.0", "GPU memory (79.1 then, 78.45 now)"),
-    ("link", {"name": SMALL}, host("gpu1", 1, (*H100[:4], "host")), "0.33.0", "NVLink (True then, False now)"),
     ("shape", {"name": SMALL, "parallelism": {"tensor": 2}}, host("gpu1", 2), "0.33.0", "parallel size (1 then"),
 ]  # fmt: skip
 
@@ -192,6 +191,17 @@ def test_another_driver_branch_is_another_condition() -> None:
     one["gpu_facts"]["driver_version"] = "595.91.07"
     (warning,) = plan([wish], one, calibration=[found])["warnings"]
     assert "driver branch (580 then, 595 now)" in warning
+
+
+def test_a_link_is_a_condition_where_gpus_share_an_instance() -> None:
+    wish = {"name": SMALL, "parallelism": {"tensor": 2}}
+    found = measure(unpinned(wish, host("gpu1", 2)), 60)
+    warnings = plan([copy.deepcopy(wish)], host("gpu1", 2, (*H100[:4], "pcie")), calibration=[found])["warnings"]
+    assert "NVLink (True then, False now)" in warnings[0]
+    alone = {"name": SMALL}
+    found = measure(unpinned(alone, host("gpu1", 2)), 55)
+    one = first(alone, host("gpu1", 1, (*H100[:4], "pcie")), calibration=[found])
+    assert one["budget"]["confidence"] == "calibrated"
 
 
 def test_measurements_of_models_that_are_not_planned_are_nobodys_business() -> None:

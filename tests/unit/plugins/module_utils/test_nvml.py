@@ -129,9 +129,35 @@ def test_a_lost_gpu_is_told_and_the_others_are_read(read: Read) -> None:
     assert (gone["index"], gone["lost"], gone["name"]) == (1, True, None)
 
 
-def test_mig_and_the_fabric(read: Read) -> None:
-    assert [gpu["mig_enabled"] for gpu in read("mig")["gpus"]] == [False, True]
+def test_mig_and_its_slices(read: Read) -> None:
+    whole, cut = read("mig")["gpus"]
+    assert (whole["mig_enabled"], whole["mig_devices"]) == (False, [])
+    assert cut["mig_enabled"]
+    assert cut["mig_devices"] == [
+        {
+            "uuid": "MIG-00000000-0000-0000-0001-000000000000",
+            "name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+            "total_gib": 9.625,
+        },
+        {
+            "uuid": "MIG-00000000-0000-0000-0001-000000000001",
+            "name": "NVIDIA H100 80GB HBM3 MIG 4g.40gb",
+            "total_gib": 39.25,
+        },
+    ]
+
+
+@pytest.mark.parametrize(("state", "name"), [(0, None), (1, "not_started"), (2, "in_progress"), (3, "completed")])
+def test_the_fabric(read: Read, state: int, name: str | None) -> None:
     assert read("8xh100-nvswitch")["gpus"][0]["fabric_state"] == "completed"
+    facts = read("fabric", f"[host]\ngpus = 1\n[gpu 0]\nfabric_state = {state}\n")
+    assert facts["gpus"][0]["fabric_state"] == name
+
+
+def test_bridges_join_pairs(read: Read) -> None:
+    pairs = "".join(f"[gpu {index}]\nnvlink_domain = {index // 2}\nnvlinks = 4\n" for index in range(4))
+    facts = read("bridges", f"[host]\ngpus = 4\n{pairs}")
+    assert (facts["link"], facts["domains"]) == ("nvlink", [[0, 1], [2, 3]])
 
 
 @pytest.mark.parametrize(
@@ -193,6 +219,19 @@ def test_an_old_binding_tells_what_it_can(monkeypatch: pytest.MonkeyPatch) -> No
     )
     monkeypatch.setitem(sys.modules, "pynvml", binding)
     assert _nvml.read_host().gpus == (Gpu(index=0, name="Card"),)
+
+
+def test_a_gpu_that_cannot_be_opened_is_as_good_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_power(index: int) -> int:
+        if index:
+            raise NotFoundError
+        return index
+
+    functions = {"nvmlDeviceGetCount": lambda: 2, "nvmlDeviceGetHandleByIndex": no_power}
+    monkeypatch.setitem(sys.modules, "pynvml", stand_in(**functions))
+    host = _nvml.read_host()
+    assert [gpu.lost for gpu in host.gpus] == [False, True]
+    assert host.domains == ((0,),)
 
 
 def test_a_gpu_that_is_lost_meanwhile_has_no_links(monkeypatch: pytest.MonkeyPatch) -> None:

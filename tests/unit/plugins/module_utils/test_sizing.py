@@ -215,6 +215,29 @@ def test_doubts_about_the_hardware_are_warnings_said_once() -> None:
     assert plan([SMALL], *settled)["warnings"] == []
 
 
+@pytest.mark.parametrize(("state", "words"), [("not_started", "not started"), ("in_progress", "in progress")])
+def test_a_fabric_that_is_not_complete_is_a_warning(state: str, words: str) -> None:
+    made = plan([SMALL], host("gpu1", 2, fabric_state=state), host("gpu2", 2, fabric_state="completed"))
+    (warning,) = made["warnings"]
+    assert warning.startswith(f"gpu1: the NVSwitch fabric is {words} for GPUs 0-1; until it is completed CUDA does not")
+
+
+@pytest.mark.parametrize("version", ["0.19.0", "0.33.0"])
+def test_what_is_left_to_the_planner_of_memory_is_what_the_engine_is_told(version: str) -> None:
+    """Releases before 0.20 would take 0.9 by themselves."""
+    instance = first(plan([SMALL], host("gpu1", 1), version=version))
+    assert instance["engine_args"]["gpu-memory-utilization"] == 0.92
+    assert instance["budget"]["requested"] == pytest.approx(0.92 * instance["budget"]["total"], abs=0.01)
+
+
+def test_memory_that_is_the_hosts_too_is_not_sized() -> None:
+    spark = ("NVIDIA GB10", 0.0, 0.0, "12.1", "host")
+    made = plan([SMALL], host("gpu1", 1, spark, total_gib=None, reserved_gib=None))  # NVML has no memory to tell of
+    assert first(made)["budget"]["confidence"] == "none"
+    assert "GB10 shares its memory with the host; what is free there cannot be computed" in made["warnings"][0]
+    assert "kv-cache-memory-bytes" not in first(made)["engine_args"]
+
+
 def test_gpus_in_mig_mode_are_left_out() -> None:
     made = plan([SMALL], host("gpu1", 2), host("gpu2", 2, mig_enabled=True))
     assert {instance["endpoint"]["host"] for instance in made["instances"]} == {"gpu1"}

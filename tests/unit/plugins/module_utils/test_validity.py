@@ -23,6 +23,13 @@ def model(name: str, **extra: Any) -> ModelSpec:
 
 
 LLAMA = "llama-3.1-8b-instruct"
+FP8 = {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}
+QUARK = {"quantization_config": {"quant_method": "quark", "global_quant_config": {"weight": FP8, "input_tensors": FP8}}}
+GROUP = {
+    "weights": {"num_bits": 4, "type": "int", "group_size": 128},
+    "input_activations": {"num_bits": 8, "type": "float"},
+}
+W4A8 = {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": GROUP}}}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,10 @@ def test_experts_in_parallel_need_not_be_divided() -> None:
         ("T4", "gemma-3-1b-it", {}, EngineOptions(), "overflows in float16"),
         ("L4", "gemma-3-1b-it", {}, EngineOptions(dtype="half"), "use bfloat16"),
         ("T4", "gpt-oss-20b", {}, EngineOptions(), "mxfp4 weights needs 8.0"),
+        ("A100", LLAMA, QUARK, EngineOptions(), "quark_w8a8_fp8 weights needs 8.9"),
+        ("L40S", LLAMA, QUARK, EngineOptions(), None),
+        ("L40S", LLAMA, W4A8, EngineOptions(), "w4a8_fp8 weights needs 9.0"),
+        ("H100", LLAMA, W4A8, EngineOptions(), None),
         ("RX 7900", LLAMA, {}, EngineOptions(), "NVIDIA"),
         ("H100", LLAMA, {}, EngineOptions(max_model_len=10**6), "longest is 131072"),
         ("H100", LLAMA, {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}, EngineOptions(),
@@ -71,6 +82,16 @@ def test_quantisation_groups_stay_whole() -> None:
     awq = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
     reasons = refusals(model("phi-4", **awq), H100, 8)  # 17920 / 8 is 17.5 groups
     assert any("quantisation group (128)" in reason for reason in reasons)
+
+
+def test_fp8_blocks_stay_whole_in_the_attention() -> None:
+    blocks = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    narrow = {"intermediate_size": 16384, "head_dim": 64, "num_attention_heads": 32, "num_key_value_heads": 32}
+    spec = model(LLAMA, **narrow, **blocks)
+    assert refusals(spec, H100, 16) == []
+    assert "the heads' width per GPU (64) is not a multiple of the fp8 block (128)" in refusals(spec, H100, 32)
+    kept = {"quantization_config": {**blocks["quantization_config"], "modules_to_not_convert": ["self_attn"]}}
+    assert refusals(model(LLAMA, **narrow, **kept), H100, 32) == []
 
 
 def test_stages_driver_and_context_parallelism() -> None:
