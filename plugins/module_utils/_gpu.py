@@ -42,6 +42,7 @@ class Gpu:
     mig_enabled: bool | None = None
     mig_devices: tuple[MigDevice, ...] = ()
     ecc_enabled: bool | None = None
+    ecc_pending: bool | None = None  # after a reboot
     persistence_enabled: bool | None = None
     power_limit_w: float | None = None
     pcie_generation: int | None = None  # drops while the card idles

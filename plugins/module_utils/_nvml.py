@@ -134,7 +134,8 @@ class _Nvml:
         capability = ask("nvmlDeviceGetCudaComputeCapability", handle)
         pci = ask("nvmlDeviceGetPciInfo", handle)
         power_mw = ask("nvmlDeviceGetEnforcedPowerLimit", handle)
-        persistence = ask("nvmlDeviceGetPersistenceMode", handle)
+        mig = ask("nvmlDeviceGetMigMode", handle) or (None, None)  # now, and after a reboot
+        ecc = ask("nvmlDeviceGetEccMode", handle) or (None, None)
         return Gpu(
             index=index,
             uuid=ask("nvmlDeviceGetUUID", handle),
@@ -144,10 +145,11 @@ class _Nvml:
             reserved_gib=_gib(getattr(memory, "reserved", None)),
             free_gib=_gib(getattr(memory, "free", None)),
             compute_capability="{}.{}".format(*capability) if capability else None,
-            mig_enabled=_current(ask("nvmlDeviceGetMigMode", handle)),
+            mig_enabled=_on(mig[0]),
             mig_devices=tuple(self.mig_devices(handle)),
-            ecc_enabled=_current(ask("nvmlDeviceGetEccMode", handle)),
-            persistence_enabled=None if persistence is None else bool(persistence),
+            ecc_enabled=_on(ecc[0]),
+            ecc_pending=_on(ecc[1]),
+            persistence_enabled=_on(ask("nvmlDeviceGetPersistenceMode", handle)),
             power_limit_w=None if power_mw is None else power_mw / 1000,
             pcie_generation=ask("nvmlDeviceGetCurrPcieLinkGeneration", handle),
             pcie_generation_max=ask("nvmlDeviceGetMaxPcieLinkGeneration", handle),
@@ -225,9 +227,8 @@ def _gib(size_bytes: int | None) -> float | None:
     return None if size_bytes is None else round(size_bytes / GIB, 3)
 
 
-def _current(modes: Sequence[int] | None) -> bool | None:
-    """NVML tells the current and the pending mode; the current one counts."""
-    return None if modes is None else bool(modes[0])
+def _on(mode: int | None) -> bool | None:
+    return None if mode is None else bool(mode)
 
 
 def _text(value: Any) -> str:

@@ -49,8 +49,8 @@ ansible_facts:
           description:
             - One entry per GPU with C(index), C(lost), C(uuid), C(pci_bus_id), C(name), C(total_gib),
               C(reserved_gib), C(free_gib), C(compute_capability), C(mig_enabled), C(mig_devices), C(ecc_enabled),
-              C(persistence_enabled), C(power_limit_w), C(pcie_generation), C(pcie_generation_max), C(pcie_width),
-              C(pcie_width_max), C(numa_node), C(fabric_state) and C(processes).
+              C(ecc_pending), C(persistence_enabled), C(power_limit_w), C(pcie_generation), C(pcie_generation_max),
+              C(pcie_width), C(pcie_width_max), C(numa_node), C(fabric_state) and C(processes).
           type: list
           elements: dict
         reason:

@@ -72,7 +72,7 @@ typedef struct {
     long long memory_mib, reserved_mib, power_limit_w;
     long long pci_bus, pcie_root, numa;
     long long pcie_generation, pcie_generation_max, pcie_width, pcie_width_max;
-    long long mig, ecc, persistence, lost;
+    long long mig, ecc, ecc_pending, persistence, lost; /* ecc_pending -1: as ecc */
     long long nvlink_domain, nvlinks, nvlink_switch, fabric_state; /* domain -1: no NVLink */
     unsigned int processes, slices;
     process_info process[MAX_PROCESSES];
@@ -131,7 +131,8 @@ static bool set_gpu(gpu *g, const char *key, const char *value) {
         {"pci_bus", &g->pci_bus}, {"pcie_root", &g->pcie_root}, {"numa", &g->numa},
         {"pcie_generation", &g->pcie_generation}, {"pcie_generation_max", &g->pcie_generation_max},
         {"pcie_width", &g->pcie_width}, {"pcie_width_max", &g->pcie_width_max},
-        {"mig", &g->mig}, {"ecc", &g->ecc}, {"persistence", &g->persistence}, {"lost", &g->lost},
+        {"mig", &g->mig}, {"ecc", &g->ecc}, {"ecc_pending", &g->ecc_pending},
+        {"persistence", &g->persistence}, {"lost", &g->lost},
         {"nvlink_domain", &g->nvlink_domain}, {"nvlinks", &g->nvlinks}, {"nvlink_switch", &g->nvlink_switch},
         {"fabric_state", &g->fabric_state},
     };
@@ -163,7 +164,7 @@ static void defaults(void) {
         gpu *g = &host.gpu[i];
         g->index = i;
         g->pci_bus = 0x10 + i;
-        g->nvlink_domain = -1;
+        g->nvlink_domain = g->ecc_pending = -1;
         snprintf(g->uuid, sizeof g->uuid, "GPU-00000000-0000-0000-0000-%012u", i);
     }
 }
@@ -448,7 +449,7 @@ API result nvmlDeviceGetMigDeviceHandleByIndex(const gpu *g, unsigned int index,
 }
 
 API result nvmlDeviceGetEccMode(const gpu *g, unsigned int *current, unsigned int *pending) {
-    *pending = (unsigned int)g->ecc;
+    *pending = (unsigned int)(g->ecc_pending < 0 ? g->ecc : g->ecc_pending);
     return give_uint(g, "ecc", g->ecc, current);
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,12 @@ from tests.unit.plugins.pretended_engine import Engine
 
 ROOT = Path(__file__).resolve().parents[3]
 RunModule = Callable[..., dict[str, Any]]
+ReadGpus = Callable[[str], dict[str, Any]]
+READ_GPUS = """
+import json
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host
+print(json.dumps(read_host().to_dict()))
+"""
 
 
 @pytest.fixture
@@ -39,6 +47,24 @@ def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = ROOT / "tests/fake_nvml/fake_nvml.c"
     subprocess.run(["gcc", *options, "-o", str(directory / "libnvidia-ml.so.1"), str(source)], check=True)
     return directory
+
+
+@pytest.fixture
+def read_gpus(fake_nvml: Path, tmp_path: Path) -> ReadGpus:
+    """Read the GPUs of a host that a text describes (tests/fake_nvml/README.md), with the real pynvml."""
+
+    def read(description: str) -> dict[str, Any]:
+        config = tmp_path / "fake-nvml.conf"
+        config.write_text(description)
+        # The loader looks at its path when a process starts.
+        path = {"PYTHONPATH": str(ROOT / "collections"), "LD_LIBRARY_PATH": str(fake_nvml)}
+        environment = os.environ | path | {"FAKE_NVML_CONFIG": str(config)}
+        command = [sys.executable, "-c", READ_GPUS]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    return read
 
 
 @pytest.fixture

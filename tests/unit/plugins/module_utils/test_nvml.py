@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,34 +16,15 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils import _nvml
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import Gpu, GpuHost, GpuProcess, MigDevice
 
-ROOT = Path(__file__).resolve().parents[4]
-PROGRAM = """
-import json
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host
-print(json.dumps(read_host().to_dict()))
-"""
+from tests.unit.plugins.conftest import ROOT, ReadGpus
+
 Read = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def read(fake_nvml: Path, tmp_path: Path) -> Read:
+def read(read_gpus: ReadGpus) -> Read:
     """Read a host of tests/fake_nvml/hosts, or one that a text describes."""
-
-    def read(name: str, text: str = "") -> dict[str, Any]:
-        config = ROOT / "tests/fake_nvml/hosts" / f"{name}.conf"
-        if text:
-            config = tmp_path / f"{name}.conf"
-            config.write_text(text)
-        # The loader looks at its path when a process starts.
-        path = {"PYTHONPATH": str(ROOT / "collections"), "LD_LIBRARY_PATH": str(fake_nvml)}
-        environment = os.environ | path | {"FAKE_NVML_CONFIG": str(config)}
-        run = subprocess.run(
-            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
-        )
-        assert run.returncode == 0, run.stderr
-        return json.loads(run.stdout)
-
-    return read
+    return lambda name, text="": read_gpus(text or (ROOT / f"tests/fake_nvml/hosts/{name}.conf").read_text())
 
 
 def test_everything_about_a_gpu(read: Read) -> None:
@@ -71,6 +51,7 @@ def test_everything_about_a_gpu(read: Read) -> None:
         "mig_enabled": False,
         "mig_devices": [],
         "ecc_enabled": True,
+        "ecc_pending": True,
         "persistence_enabled": True,
         "power_limit_w": 700.0,
         "pcie_generation": 5,

@@ -1,0 +1,150 @@
+"""Filters of doctor.yml: what is wanted of a host, and the verdict on what was found there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, address
+from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import Host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._doctor import diagnose, remember_gpus, table
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import GpuHost
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import GIB, Disk, Machine, Port, Wanted
+
+# What the roles take where the inventory says nothing; a test holds it against their defaults.
+DEFAULTS: dict[str, Any] = {
+    "nginx_lb_listen": ["80"],
+    "prometheus_listen_address": "127.0.0.1:9090",
+    "vllm_python": "/usr/bin/python3",
+    "vllm_root": "/opt/vllm",
+    "vllm_state_dir": "/var/lib/vllm",
+    "vllm_version": "0.33.0",
+}
+BASE_PORT = 8000  # of engines, where the planner gives the port
+NODE_EXPORTER_PORT = 9100
+NGINX_STATUS = "127.0.0.1:8080"
+ENGINE_UNITS = (r"vllm@.+\.service",)
+SHM_GIB = 2.0  # NCCL, and 160 MiB of vLLM's own for every engine; vLLM's Kubernetes guide gives 2 GiB
+RELEASE_GIB = 12.0  # vLLM 0.33's virtual environment with CUDA's libraries, and the wheels while they are unpacked
+
+
+def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the inventory wants of a host, as the module host_info takes it.
+
+    With a plan (empty: there is none) that is what the plan puts on the host; without one it is what every GPU host
+    needs at least: the ports that stand in vllm_models, and room for the largest model.
+    """
+    variables = hostvars[name]
+    settings = {key: variables.get(key, default) for key, default in DEFAULTS.items()}
+    groups = variables["group_names"]
+    instances = [part for part in plan.get("instances", ()) if any(node["host"] == name for node in part["nodes"])]
+    nodes = [node for part in instances for node in part["nodes"] if node["host"] == name]
+    spans = any(len(node["gpus"]) > 1 for node in nodes) if plan else True
+    models = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)]
+    ports = [*_service_ports(groups, settings, address(name, hostvars))]
+    disks: list[Disk] = []
+    if "gpu_hosts" in groups:
+        numbers = _planned_ports(name, instances) if plan else _asked_ports(models)
+        ports += (Port(number, ENGINE_UNITS, "vLLM", address(name, hostvars)) for number in sorted(numbers))
+        wanted = {part["model"] for part in instances}
+        here = [model for model in models if model.get("name") in wanted] if plan else models
+        sizes = {model: facts.get("safetensors_bytes") for model, facts in known_models(hostvars, hostvars).items()}
+        disks = [*_model_disks(here, sizes, settings["vllm_state_dir"], largest=not plan)]
+        release = settings["vllm_root"]
+        disks.append(Disk(release, RELEASE_GIB, f"vLLM {settings['vllm_version']}", done=f"{release}/current"))
+    return Wanted(
+        gpus="gpu_hosts" in groups,
+        several_gpus=spans,
+        shm_gib=SHM_GIB if spans else 0.0,
+        vllm_version=settings["vllm_version"],
+        vllm_python=settings["vllm_python"],
+        ports=tuple(ports),
+        disks=tuple(disks),
+    ).to_dict()
+
+
+def _service_ports(groups: Sequence[str], settings: Mapping[str, Any], own: str) -> Iterator[Port]:
+    yield Port(NODE_EXPORTER_PORT, ("prometheus-node-exporter.service",), "node_exporter", own)
+    if "load_balancers" in groups:
+        for listen in [*settings["nginx_lb_listen"], NGINX_STATUS]:
+            place = str(listen).split()[0]
+            if not place.startswith("unix:"):
+                yield _port(place, "nginx.service", "NGINX", 80)
+    if "monitoring" in groups:
+        yield _port(settings["prometheus_listen_address"], "prometheus.service", "Prometheus", 9090)
+
+
+def _port(place: str, unit: str, purpose: str, default: int) -> Port:
+    """The port in ``80``, ``10.0.0.2``, ``10.0.0.2:80`` or ``[::]:80``."""
+    host, _, number = place.rpartition(":")
+    if not number.isdecimal():
+        host, number = place, str(default)
+    host = host.strip("[]")
+    return Port(int(number), (unit,), purpose, None if re.fullmatch(r"[0.:*]*", host) else host)
+
+
+def _planned_ports(name: str, instances: Iterable[Mapping[str, Any]]) -> set[int]:
+    return {part["endpoint"]["port"] for part in instances if part["endpoint"]["host"] == name}
+
+
+def _asked_ports(models: Iterable[Mapping[str, Any]]) -> set[int]:
+    return {int(model.get("port") or BASE_PORT) for model in models}
+
+
+def _model_disks(
+    models: Sequence[Mapping[str, Any]], sizes: Mapping[str, int | None], state_dir: str, *, largest: bool
+) -> list[Disk]:
+    """Room for the models of the hub, in the cache that the engines use; a directory is there already."""
+    cache = f"{state_dir}/huggingface/hub"
+    disks = [
+        Disk(
+            path=cache,
+            gib=size / GIB if (size := sizes.get(model["name"])) is not None else None,
+            purpose=f"model {model['name']}",
+            parts=f"{cache}/models--{model['source'].replace('/', '--')}/blobs",
+        )
+        for model in model_sources(models, "hub")
+    ]
+    if largest and all(disk.gib is not None for disk in disks):
+        return sorted(disks, key=lambda disk: disk.gib or 0.0)[-1:]
+    return disks
+
+
+def diagnosis(names: Iterable[str], hostvars: HostVars) -> dict[str, Any]:
+    """The verdict on the hosts, from what host_info registered there as ``doctor_look``; see :func:`diagnose`.
+
+    A host without it was not asked (``--limit``), and is left out.
+    """
+    looks = {name: hostvars[name].get("doctor_look") for name in set(names)}
+    return diagnose(_host(name, look) for name, look in looks.items() if look)
+
+
+def _host(name: str, look: Mapping[str, Any]) -> Host:
+    message = " ".join(str(look.get("msg")).split())
+    if look.get("unreachable"):
+        return Host(name, unreachable=message)
+    if look.get("failed"):
+        return Host(name, unreadable=message)
+    asked = look["asked_epoch"]
+    return Host(
+        name=name,
+        wanted=Wanted.from_dict(look["wanted"]),
+        machine=Machine.from_dict(look["machine"]),
+        gpu=GpuHost.from_dict(look["gpu"]) if look["gpu"] else None,
+        asked_epoch=(asked[0], asked[1]),
+    )
+
+
+class FilterModule:
+    """Registers the filters with Ansible."""
+
+    def filters(self) -> dict[str, Any]:
+        """The filters by name."""
+        return {
+            "diagnosis": diagnosis,
+            "diagnosis_table": table,
+            "doctor_wanted": doctor_wanted,
+            "gpus_to_remember": remember_gpus,
+        }

@@ -1,0 +1,166 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_info
+short_description: What has to be known of a host before it can be judged
+version_added: 0.2.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - Reads what the checks of C(doctor.yml) are about, field by field; what cannot be read is null. Changes nothing.
+  - Needs no privileges. Root sees more; whose a taken port is, the ACS registers of PCIe bridges, and what is in
+    directories of the service user.
+  - The arguments of processes are not read, because they may hold secrets.
+  - The controller's pynvml (package C(nvidia-ml-py)) travels along with the module.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+seealso:
+  - module: gpuhosts.vllm.gpu_facts
+options:
+  wanted:
+    description: What is wanted of the host, as P(gpuhosts.vllm.doctor_wanted#filter) returns it.
+    type: dict
+    required: true
+  binding:
+    description: The packed pynvml. The action plugin of this module sets it; leave it alone.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  gpuhosts.vllm.host_info:
+    wanted: "{{ inventory_hostname | gpuhosts.vllm.doctor_wanted(hostvars, {}) }}"
+  register: doctor_look
+
+- name: Judge it
+  ansible.builtin.debug:
+    msg: "{{ [inventory_hostname] | gpuhosts.vllm.diagnosis(hostvars) | gpuhosts.vllm.diagnosis_table }}"
+"""
+
+RETURN = r"""
+wanted:
+  description: As it was given.
+  returned: success
+  type: dict
+machine:
+  description: What is neither GPU nor driver; sizes are GiB.
+  returned: success
+  type: dict
+  contains:
+    python:
+      description: Version of the interpreter that ran the module. One older than 3.9 reads nothing else.
+      type: str
+      sample: 3.11.2
+    time_epoch:
+      description: The host's clock.
+      type: float
+    clock_synchronized:
+      description: Whether a time server keeps the clock right.
+      type: bool
+    vllm_python:
+      description: Version of the interpreter that vLLM is to be installed with; null also where there is none.
+      type: str
+    shm_gib:
+      description: Size of C(/dev/shm).
+      type: float
+    memlock:
+      description: Bytes that an engine that runs may lock, else the most that it could be allowed; or V(unlimited).
+      type: str
+    rdma_devices:
+      description: Names of the RDMA devices.
+      type: list
+      elements: str
+    iommu_types:
+      description: Types of the IOMMU groups of the GPUs; empty without an IOMMU.
+      type: list
+      elements: str
+    acs_bridges:
+      description: PCI addresses of the bridges above GPUs that send peer traffic to the root complex.
+      type: list
+      elements: str
+    listeners:
+      description: Who listens on the ports that are wanted, with C(port), C(address) and C(process).
+      type: list
+      elements: dict
+    spaces:
+      description:
+        - The file systems of what takes room, with C(purpose), C(path), C(device), C(free_gib) and C(missing_gib).
+      type: list
+      elements: dict
+    processes:
+      description: Processes that use a GPU, with C(pid), C(command) and C(unit).
+      type: list
+      elements: dict
+    engines:
+      description: Instances that the role vllm has put on the host.
+      type: list
+      elements: str
+    gpus_before:
+      description: UUIDs of the GPUs when models were last served from the host; null where they never were.
+      type: list
+      elements: str
+    cdi_specs:
+      description: CDI specifications of the GPUs, with C(path), C(driver_versions) and C(missing).
+      type: list
+      elements: dict
+gpu:
+  description: What M(gpuhosts.vllm.gpu_facts) returns; null on a host that is to serve no models.
+  returned: success
+  type: dict
+asked_epoch:
+  description: The controller's clock before and after the module ran.
+  returned: success
+  type: list
+  elements: float
+"""
+
+import platform
+import sys
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+FLOOR = (3, 9)  # of what is imported below
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "wanted": {"type": "dict", "required": True},
+            "binding": {"type": "str", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    found = {"gpu": None, "machine": {"python": platform.python_version()}}
+    if sys.version_info >= FLOOR:
+        found = _look(module)
+    module.exit_json(changed=False, wanted=module.params["wanted"], **found)
+
+
+def _look(module: AnsibleModule) -> dict[str, object]:
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Wanted, read_machine
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host, unpack_binding
+
+    wanted = Wanted.from_dict(module.params["wanted"])
+    if not wanted.gpus:
+        return {"gpu": None, "machine": read_machine(wanted).to_dict()}
+    if module.params["binding"]:
+        unpack_binding(module.params["binding"], module.tmpdir)
+    try:
+        gpu = read_host()
+    except BindingMissingError:
+        reason = "to read GPUs. Install it on the controller, from where it is sent along, or on the host"
+        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
+    return {"gpu": gpu.to_dict(), "machine": read_machine(wanted, gpu.gpus).to_dict()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Every check of the doctor, each with the fault that it is there for, put into a host that is healthy otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import CHECKS, WARNING
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Disk
+
+from tests.unit.plugins.conftest import ReadGpus
+from tests.unit.plugins.patient import BRIDGE, CDI, LIMITS, UUIDS, Patient
+
+Inject = Callable[[Patient], object]
+DISK = Disk("/var/lib/vllm/huggingface/hub", 10.0**6, "model huge")
+GPU_1 = "GPU 1 (00000000:11:00.0)"
+
+
+@pytest.fixture
+def patient(tmp_path: Path, read_gpus: ReadGpus) -> Patient:
+    return Patient(tmp_path / "root", read_gpus)
+
+
+def foreign_listener(patient: Patient) -> None:
+    patient.process(70, "python3", "session-3.scope")
+    patient.listen(70, "10.0.0.1", 8000)
+
+
+def foreign_process(patient: Patient) -> None:
+    patient.process(4242, "python3", "session-3.scope")
+    patient.gpu("process", "4242 20480")
+
+
+def old_driver(patient: Patient) -> None:
+    patient.describe("driver", "575.57.08")
+    patient.write("usr/lib/libcuda.so.575.57.08")
+    patient.write("var/run/cdi/nvidia.yaml", CDI.format("575.57.08"))
+
+
+def fabric_in_progress(patient: Patient) -> None:
+    patient.gpu("unsupported", "mig")
+    patient.gpu("fabric_state", "2")
+
+
+def slices(patient: Patient) -> None:
+    patient.gpu("unsupported", "fabric_state")
+    patient.gpu("mig", "yes")
+
+
+# Code, what is done to the host, and what is then observed.
+FAULTS: list[tuple[str, Inject, str]] = [
+    ("unreachable", lambda it: it.contact.update(unreachable="Connection refused"), "Connection refused"),
+    ("unreadable", lambda it: it.contact.update(unreadable="No Python"), "No Python"),
+    ("python_old", lambda it: setattr(it, "python", "3.8.10"), "3.8.10"),
+    ("clock_skew", lambda it: setattr(it, "ahead_seconds", -90.0), "90 s behind the controller"),
+    ("clock_unsynchronized", lambda it: it.answers.update(timedatectl="no\n"), "not synchronized"),
+    ("port_taken", foreign_listener, "python3 (session-3.scope) listens on 10.0.0.1 port 8000"),
+    ("disk_full", lambda it: it.want(disks=(DISK,)), "GiB free at /var/lib/vllm/huggingface/hub"),
+    ("vllm_python_old", lambda it: it.answers.update({"/usr/bin/python3": "3.10.12\n"}), "3.10.12"),
+    ("shm_small", lambda it: it.want(shm_gib=10.0**6), "GiB"),
+    ("memlock_low", lambda it: it.write("proc/50/limits", LIMITS.format("65536")), "65536 bytes, with mlx5_0"),
+    (
+        "cdi_stale",
+        lambda it: it.write("var/run/cdi/nvidia.yaml", CDI.format("575.57.08")),
+        "/var/run/cdi/nvidia.yaml is of driver 575.57.08",
+    ),
+    (
+        "cdi_duplicate",
+        lambda it: it.write("etc/cdi/nvidia.yaml", CDI.format("580.95.05")),
+        "/etc/cdi/nvidia.yaml and /var/run/cdi/nvidia.yaml",
+    ),
+    ("driver_old", old_driver, "driver 575.57.08"),
+    ("compute_capability", lambda it: it.gpu("compute_capability", "7.0"), "NVIDIA L40S has compute capability 7.0"),
+    ("gpu_lost", lambda it: it.gpu("lost", "yes"), "GPU 1: lost"),
+    ("gpu_fewer", lambda it: it.fact("gpuhosts_gpus", {"gpus": [{"uuid": u} for u in [*UUIDS, "GPU-x"]]}), "2 GPUs"),
+    ("pcie_width", lambda it: it.gpu("pcie_width", "8"), f"{GPU_1}: x8 of x16"),
+    ("pcie_generation", lambda it: it.gpu("pcie_generation_max", "3"), f"{GPU_1}: generation 3 of 4"),
+    ("fabric_incomplete", fabric_in_progress, f"{GPU_1}: fabric in_progress"),
+    ("orphan_process", foreign_process, f"python3 (process 4242, session-3.scope) on {GPU_1} with 20 GiB"),
+    ("acs_enabled", lambda it: it.bridge(control=0b11101), f"redirection by {BRIDGE}"),
+    ("iommu_translating", lambda it: it.iommu("DMA-FQ"), "IOMMU groups of type DMA-FQ"),
+    ("persistence_off", lambda it: it.gpu("persistence", "no"), f"{GPU_1}: persistence mode off"),
+    ("ecc_off", lambda it: it.gpu("ecc", "no"), f"{GPU_1}: ECC off"),
+    ("ecc_pending", lambda it: it.gpu("ecc_pending", "no"), f"{GPU_1}: ECC on, off after a reboot"),
+    ("mig_enabled", slices, f"{GPU_1}: MIG on"),
+]
+
+
+def test_every_check_has_one_fault_that_it_finds() -> None:
+    assert Counter(code for code, _inject, _observed in FAULTS) == Counter(check.code for check in CHECKS)
+
+
+def test_a_healthy_host_is_well(patient: Patient) -> None:
+    verdict = patient.verdict()
+    assert (verdict["failures"], verdict["warnings"], verdict["not_judged"]) == ([], [], [])
+    assert verdict["ok"]
+
+
+@pytest.mark.parametrize(("code", "inject", "observed"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_the_fault_is_found_and_no_other(patient: Patient, code: str, inject: Inject, observed: str) -> None:
+    inject(patient)
+
+    verdict = patient.verdict()
+
+    (check,) = (check for check in CHECKS if check.code == code)
+    (entry,) = verdict["failures"] + verdict["warnings"]
+    assert (entry["code"], entry["host"]) == (code, "gpu1")
+    assert observed in entry["observed"]
+    assert entry["needed"]
+    assert "{" not in entry["fix"]
+    assert verdict["ok"] == (check.severity == WARNING)
+    assert verdict["not_judged"] == []
