@@ -211,8 +211,6 @@ def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path(
         "spaces": tuple(_space(root, disk) for disk in wanted.disks),
     }
     if wanted.gpus:
-        served = _fact(root, "gpuhosts_vllm")
-        before = _fact(root, "gpuhosts_gpus")
         devices = [root / "sys/bus/pci/devices" / _sysfs_name(gpu.pci_bus_id) for gpu in gpus if gpu.pci_bus_id]
         pids = sorted({process.pid for gpu in gpus for process in gpu.processes})
         machine.update(
@@ -223,8 +221,8 @@ def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path(
             iommu_types=_iommu_types(devices),
             acs_bridges=_acs_bridges(devices),
             processes=tuple(process for process in (_process(root, pid) for pid in pids) if process.command),
-            engines=tuple(instance["id"] for instance in served.get("instances", ())),
-            gpus_before=tuple(gpu["uuid"] for gpu in before["gpus"]) if before else None,
+            engines=_fact(root, "gpuhosts_vllm", "instances", "id") or (),
+            gpus_before=_fact(root, "gpuhosts_gpus", "gpus", "uuid"),
             cdi_specs=tuple(_cdi_specs(root)),
         )
     return Machine(**machine)
@@ -256,13 +254,13 @@ def _there(path: Path) -> bool:
     return True
 
 
-def _fact(root: Path, name: str) -> Mapping[str, Any]:
-    """A local fact of Ansible; empty when it is not there, or damaged (the planner says so)."""
+def _fact(root: Path, name: str, items: str, key: str) -> tuple[str, ...] | None:
+    """One value of every item of a list in a local fact of Ansible; None when it is not there, or damaged."""
     try:
-        fact = json.loads(_text(root / f"etc/ansible/facts.d/{name}.fact") or "{}")
-    except ValueError:
-        return {}
-    return fact if isinstance(fact, dict) else {}
+        found = json.loads(_text(root / f"etc/ansible/facts.d/{name}.fact") or "null")
+        return tuple(str(item[key]) for item in found[items])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _clock_synchronized(run: Run) -> bool | None:

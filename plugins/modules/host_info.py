@@ -138,9 +138,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    found = {"gpu": None, "machine": {"python": platform.python_version()}}
     if sys.version_info >= FLOOR:
         found = _look(module)
+    else:
+        found = {"gpu": None, "machine": {"python": platform.python_version()}}
     module.exit_json(changed=False, wanted=module.params["wanted"], **found)
 
 

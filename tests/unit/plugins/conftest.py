@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from tests.unit.plugins.pretended_engine import Engine
+
+if TYPE_CHECKING:
+    from tests.unit.plugins.patient import Patient
 
 ROOT = Path(__file__).resolve().parents[3]
 RunModule = Callable[..., dict[str, Any]]
@@ -65,6 +68,14 @@ def read_gpus(fake_nvml: Path, tmp_path: Path) -> ReadGpus:
         return json.loads(run.stdout)
 
     return read
+
+
+@pytest.fixture
+def patient(tmp_path: Path, read_gpus: ReadGpus) -> Patient:
+    """A healthy GPU host, for tests that make it ill."""
+    from tests.unit.plugins.patient import Patient  # the collection can be imported once pytest is configured
+
+    return Patient(tmp_path / "root", read_gpus)
 
 
 @pytest.fixture

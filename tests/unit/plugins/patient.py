@@ -47,7 +47,7 @@ class Patient:
         self.answers = {"timedatectl": "yes\n", "/usr/bin/python3": "3.11.2\n"}
         self.ahead_seconds = 0.0  # of its clock
         self.python = ""  # instead of the one that runs the tests
-        self.contact: dict[str, str] = {}  # what is wrong with the way to it
+        self.contact: dict[str, Any] = {}  # what is wrong with the way to it
         self.wanted = Wanted(
             gpus=True,
             several_gpus=True,

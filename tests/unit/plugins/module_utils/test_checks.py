@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from ipaddress import ip_address
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import CHECKS, WARNING
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Disk
 
-from tests.unit.plugins.conftest import ReadGpus
 from tests.unit.plugins.patient import BRIDGE, CDI, LIMITS, UUIDS, Patient
 
 Inject = Callable[[Patient], object]
 DISK = Disk("/var/lib/vllm/huggingface/hub", 10.0**6, "model huge")
 GPU_1 = "GPU 1 (00000000:11:00.0)"
-
-
-@pytest.fixture
-def patient(tmp_path: Path, read_gpus: ReadGpus) -> Patient:
-    return Patient(tmp_path / "root", read_gpus)
 
 
 def foreign_listener(patient: Patient) -> None:
@@ -112,3 +106,89 @@ def test_the_fault_is_found_and_no_other(patient: Patient, code: str, inject: In
     assert "{" not in entry["fix"]
     assert verdict["ok"] == (check.severity == WARNING)
     assert verdict["not_judged"] == []
+
+
+def unlink(path: str) -> Inject:
+    return lambda patient: (patient.root / path).unlink()
+
+
+def owner_unknown(patient: Patient) -> None:
+    (patient.root / "proc/50/fd/7").unlink()
+
+
+def no_driver(patient: Patient) -> None:
+    patient.gpus += "\n[host]\nfault = driver_not_loaded\n"
+
+
+@pytest.mark.parametrize(
+    ("codes", "hide"),
+    [
+        (["clock_unsynchronized"], lambda it: it.answers.pop("timedatectl")),
+        (["port_taken"], unlink("proc/net/tcp")),
+        (["port_taken"], owner_unknown),
+        (["disk_full"], lambda it: it.want(disks=(Disk("/cache", None, "model a"),))),
+        (["memlock_low"], lambda it: [it.write(f"proc/{pid}/limits") for pid in (1, 50)] + [it.write("proc/1/status")]),
+        (["acs_enabled"], lambda it: it.bridge(0, size=64)),
+        (["iommu_translating"], lambda it: it.iommu("")),
+        (["driver_old"], lambda it: it.want(vllm_version="nightly")),
+    ],
+)
+def test_what_cannot_be_told_is_said(patient: Patient, codes: list[str], hide: Inject) -> None:
+    hide(patient)
+    verdict = patient.verdict()
+    assert (verdict["failures"], verdict["warnings"]) == ([], [])
+    assert verdict["not_judged"] == [{"code": code, "host": "gpu1"} for code in codes]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.describe("cuda", "12.8"),
+        lambda it: it.gpu("pcie_generation", "1"),  # idle
+        lambda it: it.gpu("process", "50 20480"),  # of our own engine
+        lambda it: it.gpu("process", "4243 20480"),  # that has ended since
+        lambda it: it.fact("gpuhosts_gpus", {"gpus": [{"uuid": "GPU-before"}]}),  # one more than before
+        lambda it: (it.root / "etc/ansible/facts.d/gpuhosts_gpus.fact").unlink(),
+        lambda it: it.listen(60, "10.0.0.9", 8000),  # another address of the host
+        lambda it: (it.want(several_gpus=False, shm_gib=0.0), it.bridge(0b1100), it.iommu("DMA")),
+        lambda it: (
+            it.gpus,
+            it.bridge(0b1100),
+            it.iommu("DMA"),
+            it.gpu("nvlink_domain", "0", 0),
+            it.gpu("nvlink_domain", "0"),
+        ),
+        lambda it: (
+            it.write("proc/50/limits", LIMITS.format("1")),
+            (it.root / "sys/class/infiniband").rename(it.root / "x"),
+        ),
+        lambda it: setattr(it, "ahead_seconds", 4.0),
+    ],
+)
+def test_what_is_no_fault(patient: Patient, change: Inject) -> None:
+    change(patient)
+    verdict = patient.verdict()
+    assert (verdict["failures"], verdict["warnings"], verdict["not_judged"]) == ([], [], [])
+
+
+def test_a_port_in_the_hands_of_another_unit_on_any_address_is_taken(patient: Patient) -> None:
+    patient.process(60, "nginx", "nginx.service")
+    patient.listen(60, str(ip_address(0)), 8000)
+    (failure,) = patient.verdict()["failures"]
+    assert failure["fix"] == "Stop nginx (process 60, nginx.service) on gpu1, or give the service another port."
+
+
+def test_room_on_one_file_system_is_counted_once(patient: Patient) -> None:
+    free = patient.host().machine.spaces[0].free_gib
+    patient.want(disks=tuple(Disk(f"/cache/{name}", free * 0.6, name) for name in "ab"))
+    (failure,) = patient.verdict()["failures"]
+    assert failure["code"] == "disk_full"
+    assert failure["observed"].endswith("free at /cache/a and /cache/b")
+    assert "for a, " in failure["needed"]
+
+
+def test_files_that_a_specification_names_and_that_are_gone(patient: Patient) -> None:
+    (patient.root / "dev/nvidia0").unlink()
+    (failure,) = patient.verdict()["failures"]
+    assert (failure["code"], failure["needed"]) == ("cdi_stale", "driver 580.95.05")
+    assert failure["observed"] == "/var/run/cdi/nvidia.yaml names files that are not there: /dev/nvidia0"

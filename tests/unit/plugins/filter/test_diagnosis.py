@@ -1,0 +1,125 @@
+"""What doctor.yml asks of a host, and how the answers become a verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.gpuhosts.vllm.plugins.filter import diagnosis as doctor
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Machine, Wanted
+
+ROOT = Path(__file__).resolve().parents[4]
+GIB = 2**30
+MODELS = [
+    {"name": "small", "source": "owner/small", "port": 9000},
+    {"name": "large", "source": "owner/large"},
+    {"name": "local", "source": "/srv/models/local"},
+]
+SIZES = {"small": {"config": {}, "safetensors_bytes": 2 * GIB}, "large": {"config": {}, "safetensors_bytes": 9 * GIB}}
+HOSTVARS: dict[str, dict[str, Any]] = {
+    "localhost": {"ansible_facts": {"model_facts": SIZES}},
+    "gpu1": {"group_names": ["gpu_hosts"], "ansible_host": "10.0.0.1", "vllm_models": MODELS},
+    "lb1": {
+        "group_names": ["load_balancers"],
+        "nginx_lb_listen": ["443 ssl", "10.0.0.2", "[::]:8443", "unix:/run/nginx.sock"],
+    },
+    "mon1": {"group_names": ["monitoring"], "prometheus_listen_address": "10.0.0.3:9091"},
+}
+
+
+def instance(model: str, port: int, **gpus: list[int]) -> dict[str, Any]:
+    nodes = [{"host": host, "gpus": indices} for host, indices in gpus.items()]
+    return {"id": f"{model}-1", "model": model, "endpoint": {"host": nodes[0]["host"], "port": port}, "nodes": nodes}
+
+
+def wanted(name: str, plan: dict[str, Any], hostvars: dict[str, Any] = HOSTVARS) -> Wanted:
+    """Through the JSON in which it travels."""
+    return Wanted.from_dict(json.loads(json.dumps(doctor.doctor_wanted(name, hostvars, plan))))
+
+
+def ports(want: Wanted) -> list[tuple[str, str | None, int]]:
+    return [(port.purpose, port.address, port.number) for port in want.ports]
+
+
+def test_the_defaults_are_those_of_the_roles() -> None:
+    roles = ("nginx_lb", "prometheus", "vllm")
+    defaults = {
+        k: v
+        for role in roles
+        for k, v in yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()).items()
+    }
+    assert {name: defaults[name] for name in doctor.DEFAULTS} == doctor.DEFAULTS
+
+
+def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model() -> None:
+    want = wanted("gpu1", {})
+    assert ports(want) == [
+        ("node_exporter", "10.0.0.1", 9100),
+        ("vLLM", "10.0.0.1", 8000),
+        ("vLLM", "10.0.0.1", 9000),
+    ]
+    assert [(disk.purpose, disk.gib) for disk in want.disks] == [("model large", 9.0), ("vLLM 0.33.0", 12.0)]
+    assert want.disks[0].parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
+    assert (want.gpus, want.several_gpus, want.shm_gib) == (True, True, 2.0)
+
+
+def test_with_a_plan_what_it_puts_there() -> None:
+    plan = {"instances": [instance("small", 9001, gpu1=[0]), instance("large", 8000, gpu2=[0, 1])]}
+    want = wanted("gpu1", plan)
+    assert ports(want)[1:] == [("vLLM", "10.0.0.1", 9001)]
+    assert [disk.purpose for disk in want.disks] == ["model small", "vLLM 0.33.0"]
+    assert (want.several_gpus, want.shm_gib) == (False, 0.0)
+
+
+def test_an_instance_on_several_gpus_needs_shared_memory_wherever_it_answers() -> None:
+    plan = {"instances": [instance("large", 8000, gpu2=[0], gpu1=[0, 1])]}
+    want = wanted("gpu1", plan)
+    assert [purpose for purpose, _, _ in ports(want)] == ["node_exporter"]
+    assert (want.several_gpus, want.shm_gib) == (True, 2.0)
+
+
+def test_a_model_whose_size_is_not_known_may_be_the_largest() -> None:
+    want = wanted("gpu1", {}, HOSTVARS | {"localhost": {}})
+    assert [(disk.purpose, disk.gib) for disk in want.disks[:-1]] == [("model small", None), ("model large", None)]
+
+
+def test_hosts_of_services() -> None:
+    assert ports(wanted("lb1", {})) == [
+        ("node_exporter", "lb1", 9100),
+        ("NGINX", None, 443),
+        ("NGINX", "10.0.0.2", 80),
+        ("NGINX", None, 8443),
+        ("NGINX", "127.0.0.1", 8080),
+    ]
+    assert ports(wanted("mon1", {}))[1:] == [("Prometheus", "10.0.0.3", 9091)]
+    assert not wanted("mon1", {}).gpus
+
+
+LOOK = {
+    "wanted": Wanted().to_dict(),
+    "machine": Machine(python="3.11.2", time_epoch=100.0, clock_synchronized=True, listeners=()).to_dict(),
+    "gpu": None,
+    "asked_epoch": [99.0, 101.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("look", "code", "observed"),
+    [
+        ({"unreachable": True, "msg": "Failed to connect:\n  refused"}, "unreachable", "Failed to connect: refused"),
+        ({"failed": True, "msg": "No Python"}, "unreadable", "No Python"),
+        (LOOK | {"asked_epoch": [90.0, 91.0]}, "clock_skew", "9 s ahead of the controller"),
+    ],
+)
+def test_what_ansible_tells_becomes_a_failure(look: dict[str, Any], code: str, observed: str) -> None:
+    verdict = doctor.diagnosis(["lb1", "lb1", "gpu1"], {"lb1": {"doctor_look": look}, "gpu1": {"doctor_look": LOOK}})
+    (failure,) = verdict["failures"]
+    assert (failure["host"], failure["code"], failure["observed"]) == ("lb1", code, observed)
+
+
+def test_hosts_that_were_left_out_are_not_in_the_verdict() -> None:
+    verdict = doctor.diagnosis(["gpu1", "lb1"], {"gpu1": {"doctor_look": LOOK}, "lb1": {}})
+    assert verdict["summary"] == "1 host, 0 failures, 0 warnings"
