@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from ._checks import CHECKS, CONTACT, FAILURE, GPU_HOST, HOST, WARNING, Check, Host
 
 __all__ = ["diagnose", "remember_gpus", "table"]
+
+WIDTH, INDENT = 76, 4
 
 
 def diagnose(hosts: Iterable[Host]) -> dict[str, Any]:
@@ -44,20 +47,27 @@ def _checks_for(host: Host) -> list[Check]:
 
 
 def table(verdict: Mapping[str, Any]) -> list[str]:
-    """The verdict as lines for people."""
+    """The verdict as lines for people, short enough that Ansible does not fold them."""
     rows = [("FAILURE", entry) for entry in verdict["failures"]] + [("warning", entry) for entry in verdict["warnings"]]
     widths = [max((len(entry[key]) for _word, entry in rows), default=0) for key in ("host", "code")]
     lines = []
     for word, entry in sorted(rows, key=lambda row: row[1]["host"]):
-        start = f"{word}  {entry['host'].ljust(widths[0])}  {entry['code'].ljust(widths[1])}  "
-        lines += [f"{start}{entry['observed']}; needed: {entry['needed']}", f"{' ' * len(start)}{entry['fix']}"]
+        lines.append(f"{word}  {entry['host'].ljust(widths[0])}  {entry['code'].ljust(widths[1])}".rstrip())
+        lines += _folded("found: ", entry["observed"]) + _folded("needed: ", entry["needed"])
+        lines += _folded("fix: ", entry["fix"])
     unknown: dict[str, list[str]] = defaultdict(list)
     for entry in verdict["not_judged"]:
         unknown[entry["host"]].append(entry["code"])
-    lines += [
-        f"Not judged on {host}: {', '.join(codes)} (root reads more: --become)" for host, codes in unknown.items()
-    ]
-    return [*lines, verdict["summary"]]
+    for host, codes in unknown.items():
+        lines += _folded(f"not judged on {host}: ", ", ".join(codes))
+    return [*lines, verdict["summary"] + ("; root reads more: --become" if unknown else "")]
+
+
+def _folded(word: str, text: str) -> list[str]:
+    indent = " " * INDENT
+    return textwrap.wrap(
+        word + text, WIDTH, initial_indent=indent, subsequent_indent=indent * 2, break_on_hyphens=False
+    )
 
 
 def remember_gpus(gpu_facts: Mapping[str, Any], remembered: Mapping[str, Any]) -> dict[str, Any]:
