@@ -10,6 +10,7 @@ from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, add
 from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._doctor import diagnose, remember_gpus, table
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import Driver
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import GpuHost
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import GIB, Disk, Machine, Port, Wanted
 
@@ -122,19 +123,16 @@ def diagnosis(names: Iterable[str], hostvars: HostVars) -> dict[str, Any]:
 
 
 def _host(name: str, look: Mapping[str, Any]) -> Host:
-    message = " ".join(str(look.get("msg")).split())
+    message = " ".join(str(look.get("msg")).split()).removeprefix("Task failed: ")
     if look.get("unreachable"):
         return Host(name, unreachable=message)
     if look.get("failed"):
         return Host(name, unreadable=message)
-    asked = look["asked_epoch"]
-    return Host(
-        name=name,
-        wanted=Wanted.from_dict(look["wanted"]),
-        machine=Machine.from_dict(look["machine"]),
-        gpu=GpuHost.from_dict(look["gpu"]) if look["gpu"] else None,
-        asked_epoch=(asked[0], asked[1]),
-    )
+    before, after = look["asked_epoch"]
+    parts: dict[str, Any] = {"gpu": GpuHost.from_dict(look["gpu"])} if look["gpu"] else {}
+    parts |= {"driver": Driver.from_dict(look["driver"])} if look["driver"] else {}
+    wanted, machine = Wanted.from_dict(look["wanted"]), Machine.from_dict(look["machine"])
+    return Host(name, wanted=wanted, machine=machine, asked_epoch=(before, after), **parts)
 
 
 class FilterModule:

@@ -13,14 +13,17 @@ from ipaddress import ip_address
 from re import fullmatch
 from typing import NamedTuple, Optional
 
+from ._driver import Driver, DriverPackage
 from ._gpu import Gpu, GpuHost
 from ._machine import Listener, Machine, Port, Process, Wanted
+from ._pci import kernel_name
 from ._validity import WHEEL_FLOOR, driver_floor
 
 __all__ = ["CHECKS", "CONTACT", "FAILURE", "GPU_HOST", "HOST", "WARNING", "Check", "Fault", "Faults", "Host"]
 
 FAILURE, WARNING = "failure", "warning"
-CONTACT, HOST, GPU_HOST = "contact", "every host", "GPU hosts"  # what a check needs: nothing at all, or the facts of
+# What a check is about. When one of the contact is at fault, nothing else can be known.
+CONTACT, HOST, GPU_HOST = "contact", "every host", "GPU hosts"
 
 PYTHON_FLOOR = (3, 9)  # of the modules of this collection
 VLLM_PYTHON_FLOOR = (3, 11)  # "Requires-Python: >=3.11,<3.15" of vLLM 0.33
@@ -29,14 +32,15 @@ SKEW_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Host:
-    """What is known of one host; a part of None was not read."""
+    """What is known of one host."""
 
     name: str
     unreachable: str | None = None  # why
     unreadable: str | None = None  # why
     wanted: Wanted = field(default_factory=Wanted)
     machine: Machine = field(default_factory=Machine)
-    gpu: GpuHost | None = None
+    gpu: GpuHost = field(default_factory=GpuHost)  # of a GPU host, as the next one
+    driver: Driver = field(default_factory=lambda: Driver(kernel=""))
     asked_epoch: tuple[float, float] | None = None  # the controller's clock before and after the host told its own
 
 
@@ -85,7 +89,7 @@ def _check(code: str, severity: str, scope: str, meaning: str, fix: str) -> Call
 
 def _gpus(host: Host) -> tuple[Gpu, ...]:
     """The GPUs that answer."""
-    return tuple(gpu for gpu in host.gpu.gpus if not gpu.lost) if host.gpu else ()
+    return tuple(gpu for gpu in host.gpu.gpus if not gpu.lost)
 
 
 def _label(gpu: Gpu) -> str:
@@ -117,9 +121,29 @@ def _skew(asked_epoch: tuple[float, float], told_epoch: float) -> float:
     return told_epoch - min(max(told_epoch, before), after)
 
 
+def _answers(host: Host) -> bool:
+    """Whether NVML works, and so module and library fit."""
+    return host.gpu.driver_version is not None
+
+
+def _module_absent(host: Host) -> bool:
+    """Whether a driver is installed whose kernel module is not in memory."""
+    installed = bool(host.driver.library_version or host.driver.packages)
+    return installed and not _answers(host) and host.driver.loaded_version is None
+
+
+def _in_the_way(driver: Driver) -> bool:
+    return driver.nouveau_loaded and bool(driver.pci_gpus)
+
+
+def _some(packages: Sequence[DriverPackage]) -> str:
+    names = [package.name for package in packages]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
 def _shares_over_pcie(host: Host) -> bool:
     """Whether GPUs of the host may work on one model without NVLink between them."""
-    return bool(host.gpu and host.gpu.link in ("pcie", "host") and len(_gpus(host)) > 1 and host.wanted.several_gpus)
+    return host.wanted.several_gpus and len(_gpus(host)) > 1 and host.gpu.link in ("pcie", "host")
 
 
 # Contact.
@@ -147,18 +171,18 @@ def _unreadable(host: Host) -> Faults:
     return [Fault(host.unreadable, "a host that runs Ansible's modules")] if host.unreadable else []
 
 
-# Every host.
-
-
 @_check(
     "python_old",
     FAILURE,
-    HOST,
+    CONTACT,
     "The Python that Ansible uses on the host is too old for the modules of this collection.",
     "Install a newer Python there and set ansible_python_interpreter of {host} to it.",
 )
 def _python_old(host: Host) -> Faults:
-    return _version_fault(host.machine.python, PYTHON_FLOOR)
+    return _version_fault(host.machine.python, PYTHON_FLOOR) if host.machine.python else []
+
+
+# Every host.
 
 
 @_check(
@@ -249,6 +273,191 @@ def _disk_full(host: Host) -> Faults:
     return None if unknown and not faults else faults
 
 
+@_check(
+    "reboot_pending",
+    WARNING,
+    HOST,
+    "Something that was installed works only after a reboot.",
+    "Reboot {host} when its instances may stop; driver_upgrade.yml drains a host first.",
+)
+def _reboot_pending(host: Host) -> Faults:
+    faults = []
+    if host.driver.reboot_reason and not _mismatch(host) and not _in_the_way(host.driver):
+        faults.append(Fault(host.driver.reboot_reason, "what is installed to be what runs"))
+    if host.machine.reboot_for is not None:
+        packages = ", ".join(host.machine.reboot_for) or "the distribution's packages"
+        faults.append(Fault(f"{packages} ask for a reboot", "no pending reboot"))
+    return faults
+
+
+# GPU hosts: the driver.
+
+
+@_check(
+    "driver_missing",
+    FAILURE,
+    GPU_HOST,
+    "No NVIDIA driver is installed.",
+    "Run hardware.yml for {host}, which installs one, or install a driver of branch {branch} or newer.",
+)
+def _driver_missing(host: Host) -> Faults:
+    if host.driver.library_version or host.driver.source != "none" or _answers(host):
+        return []
+    branch = driver_floor(host.wanted.vllm_version) or ""
+    return [Fault("no libnvidia-ml.so.1, no package of a driver", "an NVIDIA driver", {"branch": branch})]
+
+
+@_check(
+    "driver_broken",
+    FAILURE,
+    GPU_HOST,
+    "The package manager stopped half-way through packages of the driver, mostly because the module did not build.",
+    "Read /var/lib/dkms/nvidia*/*/build/make.log on {host}, mend that, then `dpkg --configure -a`.",
+)
+def _driver_broken(host: Host) -> Faults:
+    broken = [package for package in host.driver.packages if not package.configured]
+    return [Fault(f"half installed: {_some(broken)}", "packages that are configured")] if broken else []
+
+
+@_check(
+    "driver_mixed",
+    FAILURE,
+    GPU_HOST,
+    "Parts of the driver come from different sources, which overwrite each other's files.",
+    "Remove the packages of all sources but one from {host}, then run hardware.yml.",
+)
+def _driver_mixed(host: Host) -> Faults:
+    if host.driver.source != "mixed":
+        return []
+    sources = defaultdict(list)
+    for package in host.driver.packages:
+        sources[package.source].append(package)
+    observed = "; ".join(f"from {source}: {_some(packages)}" for source, packages in sorted(sources.items()))
+    return [Fault(observed, "one source, and no driver of NVIDIA's .run installer beside it")]
+
+
+@_check(
+    "driver_mismatch",
+    FAILURE,
+    GPU_HOST,
+    "The driver's library and the kernel module in memory are of different versions (NVML error 18).",
+    "Reboot {host} (driver_upgrade.yml drains it first), and hold the driver's packages.",
+)
+def _driver_mismatch(host: Host) -> Faults:
+    observed = _mismatch(host)
+    return [Fault(observed, "the same version")] if observed else []
+
+
+def _mismatch(host: Host) -> str | None:
+    """How library and loaded module differ."""
+    library, loaded = host.driver.library_version, host.driver.loaded_version
+    if library and loaded and library != loaded:
+        return f"library {library}, kernel module {loaded}"
+    reason = host.gpu.reason or ""
+    return reason if "(NVML error 18)" in reason else None
+
+
+@_check(
+    "driver_unheld",
+    WARNING,
+    GPU_HOST,
+    "An unattended upgrade would replace the driver below the engines that run: CUDA then fails until a reboot.",
+    "Run hardware.yml for {host}, which holds them; by hand: `apt-mark hold` or `dnf versionlock add`.",
+)
+def _driver_unheld(host: Host) -> Faults:
+    loose = [package for package in host.driver.packages if not package.held]
+    return [Fault(f"not held: {_some(loose)}", "every package of the driver held")] if loose else []
+
+
+@_check(
+    "nouveau_loaded",
+    FAILURE,
+    GPU_HOST,
+    "The kernel's own driver (nouveau) holds the GPUs.",
+    "Run hardware.yml for {host}, or write `blacklist nouveau` to /etc/modprobe.d, rebuild the initramfs and reboot.",
+)
+def _nouveau_loaded(host: Host) -> Faults:
+    return [Fault("nouveau is loaded", "nouveau kept from loading")] if _in_the_way(host.driver) else []
+
+
+@_check(
+    "secure_boot_unsigned",
+    FAILURE,
+    GPU_HOST,
+    "Secure Boot is on, and the kernel does not take the driver's module: the key that signed it is not enrolled.",
+    "On the console of {host}: `mokutil --import /var/lib/dkms/mok.pub`, reboot, and enrol the key in the menu.",
+)
+def _secure_boot_unsigned(host: Host) -> Faults:
+    driver = host.driver
+    if not _module_absent(host) or not driver.secure_boot or not driver.installed_version or _in_the_way(driver):
+        return []
+    observed = f"Secure Boot, and module {driver.installed_version} is installed and not loaded"
+    return [Fault(observed, "a module signed with an enrolled key")]
+
+
+@_check(
+    "module_missing",
+    FAILURE,
+    GPU_HOST,
+    "A driver is installed, and its kernel module is not loaded.",
+    "On {host}: `modprobe nvidia`; does {kernel} have no such module, install its headers and run `dkms autoinstall`.",
+)
+def _module_missing(host: Host) -> Faults:
+    driver = host.driver
+    if not _module_absent(host) or _in_the_way(driver) or (driver.secure_boot and driver.installed_version):
+        return []
+    observed = f"module {driver.installed_version} is not loaded" if driver.installed_version else "there is no module"
+    return [Fault(f"{observed} (kernel {driver.kernel})", "a loaded module", {"kernel": driver.kernel})]
+
+
+@_check(
+    "module_flavour",
+    FAILURE,
+    GPU_HOST,
+    "The kernel module is open where the GPUs need the proprietary one, or the other way round.",
+    "Set nvidia_driver_modules of {host} to {flavours} (or leave it out), and run hardware.yml.",
+)
+def _module_flavour(host: Host) -> Faults:
+    driver = host.driver
+    is_open = driver.loaded_open if driver.loaded_open is not None else driver.installed_open
+    flavour = "open" if is_open else "proprietary"
+    if is_open is None or flavour in driver.supported_modules:
+        return []
+    return [Fault(f"the {flavour} module", driver.modules_reason, {"flavours": " or ".join(driver.supported_modules)})]
+
+
+@_check(
+    "fabric_manager_mismatch",
+    FAILURE,
+    GPU_HOST,
+    "GPUs behind NVSwitches need Fabric Manager of exactly the driver's version: CUDA fails with error 802 without.",
+    "Run hardware.yml for {host}, or install nvidia-fabricmanager of version {version} and hold it.",
+)
+def _fabric_manager_mismatch(host: Host) -> Faults:
+    driver = host.driver
+    version = driver.library_version or driver.loaded_version
+    if not driver.fabric.manager or version is None or driver.fabric_manager_version == version:
+        return []
+    observed = f"Fabric Manager {driver.fabric_manager_version or 'is not installed'}"
+    return [Fault(observed, f"{version} ({driver.fabric.reason})", {"version": version})]
+
+
+@_check(
+    "fabric_manager_down",
+    FAILURE,
+    GPU_HOST,
+    "Fabric Manager does not run on a host with NVSwitches.",
+    "`systemctl enable --now nvidia-fabricmanager` on {host}; `journalctl -u nvidia-fabricmanager` says why it stops.",
+)
+def _fabric_manager_down(host: Host) -> Faults:
+    if not host.driver.fabric.manager or host.driver.fabric_manager_version is None:
+        return []
+    active = host.machine.fabric_manager_active
+    if active is None:
+        return None
+    return [] if active else [Fault("nvidia-fabricmanager.service is not active", "a unit that runs")]
+
+
 # GPU hosts: Python, memory, containers.
 
 
@@ -307,7 +516,7 @@ def _memlock_low(host: Host) -> Faults:
 def _cdi_stale(host: Host) -> Faults:
     if not host.machine.cdi_specs:
         return []
-    installed = host.gpu and host.gpu.driver_version
+    installed = host.gpu.driver_version
     faults = []
     for spec in host.machine.cdi_specs:
         others = [version for version in spec.driver_versions if installed and version != installed]
@@ -342,6 +551,33 @@ def _cdi_duplicate(host: Host) -> Faults:
 
 
 @_check(
+    "gpu_none",
+    FAILURE,
+    GPU_HOST,
+    "The host has no NVIDIA GPU.",
+    "Take {host} out of gpu_hosts, or look at the machine: `lspci -d 10de:` lists what the BIOS has found.",
+)
+def _gpu_none(host: Host) -> Faults:
+    none = not host.driver.pci_gpus and not host.gpu.gpus
+    return [Fault("no NVIDIA GPU on the PCI bus", "a GPU")] if none else []
+
+
+@_check(
+    "gpu_undriven",
+    FAILURE,
+    GPU_HOST,
+    "A GPU is on the PCI bus, and the driver that runs does not drive it.",
+    "`dmesg | grep -i nvrm` on {host} says why: a card that fails, power, or another driver such as vfio-pci.",
+)
+def _gpu_undriven(host: Host) -> Faults:
+    if not _answers(host) or len(host.driver.pci_gpus) <= len(host.gpu.gpus):
+        return []
+    driven = {kernel_name(gpu.pci_bus_id) for gpu in host.gpu.gpus if gpu.pci_bus_id}
+    undriven = [gpu.bus_id for gpu in host.driver.pci_gpus if gpu.bus_id not in driven]
+    return [Fault(f"not driven: {', '.join(undriven)}", f"{len(host.driver.pci_gpus)} GPUs that answer")]
+
+
+@_check(
     "driver_old",
     FAILURE,
     GPU_HOST,
@@ -349,7 +585,7 @@ def _cdi_duplicate(host: Host) -> Faults:
     "Upgrade the driver of {host} to branch {branch} or newer, or set vllm_version to a release for an older CUDA.",
 )
 def _driver_old(host: Host) -> Faults:
-    version = host.gpu.driver_version if host.gpu else None
+    version = host.gpu.driver_version
     numbers, floor = _numbers(version), driver_floor(host.wanted.vllm_version)
     if numbers is None or floor is None:
         return None
@@ -381,7 +617,7 @@ def _compute_capability(host: Host) -> Faults:
     "Power-cycle {host}; if it comes again, reseat the card and its power cables, or have it replaced.",
 )
 def _gpu_lost(host: Host) -> Faults:
-    lost = [gpu for gpu in (host.gpu.gpus if host.gpu else ()) if gpu.lost]
+    lost = [gpu for gpu in host.gpu.gpus if gpu.lost]
     return _of_gpus(lost, lambda _gpu: "lost", "a GPU that answers")
 
 
@@ -396,7 +632,7 @@ def _gpu_fewer(host: Host) -> Faults:
     before = host.machine.gpus_before
     if before is None:
         return []
-    if host.gpu is None or (not host.gpu.gpus and host.gpu.driver_version is None):
+    if not _answers(host):
         return None  # a driver that does not answer is another fault
     now = len(host.gpu.gpus)  # with those that are lost, which are another fault
     if now >= len(before):

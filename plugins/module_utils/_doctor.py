@@ -39,7 +39,7 @@ def diagnose(hosts: Iterable[Host]) -> dict[str, Any]:
 
 
 def _checks_for(host: Host) -> list[Check]:
-    if host.unreachable or host.unreadable:
+    if any(check.judge(host) for check in CHECKS if check.scope == CONTACT):
         scopes = {CONTACT}
     else:
         scopes = {CONTACT, HOST, GPU_HOST} if host.wanted.gpus else {CONTACT, HOST}
@@ -59,15 +59,13 @@ def table(verdict: Mapping[str, Any]) -> list[str]:
     for entry in verdict["not_judged"]:
         unknown[entry["host"]].append(entry["code"])
     for host, codes in unknown.items():
-        lines += _folded(f"not judged on {host}: ", ", ".join(codes))
+        lines += _folded(f"not judged on {host}: ", ", ".join(codes), indent=0)
     return [*lines, verdict["summary"] + ("; root reads more: --become" if unknown else "")]
 
 
-def _folded(word: str, text: str) -> list[str]:
-    indent = " " * INDENT
-    return textwrap.wrap(
-        word + text, WIDTH, initial_indent=indent, subsequent_indent=indent * 2, break_on_hyphens=False
-    )
+def _folded(word: str, text: str, indent: int = INDENT) -> list[str]:
+    first, others = " " * indent, " " * (indent + INDENT)
+    return textwrap.wrap(word + text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
 
 
 def remember_gpus(gpu_facts: Mapping[str, Any], remembered: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +74,8 @@ def remember_gpus(gpu_facts: Mapping[str, Any], remembered: Mapping[str, Any]) -
     So a GPU that goes missing stays missing in every report, until somebody removes the record and thereby says that
     it is gone for good.
     """
-    now = [{key: gpu[key] for key in ("uuid", "name", "total_gib")} for gpu in gpu_facts["gpus"] if gpu["uuid"]]
+    now = [
+        {key: gpu[key] for key in ("index", "uuid", "name", "total_gib")} for gpu in gpu_facts["gpus"] if gpu["uuid"]
+    ]
     before = list(remembered.get("gpus", ()))
     return {"version": 1, "gpus": now if len(now) >= len(before) else before}

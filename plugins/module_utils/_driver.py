@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._pci import PciDevice, read_nvidia_devices
+from ._pci import PciDevice, read_nvidia_devices
+from ._system import Run, read_text, run
 
 __all__ = ["Driver", "DriverPackage", "Fabric", "PciGpu", "read_driver"]
-
-Run = Callable[[Sequence[str]], str]  # standard output of a command; "" when it fails or is not there
 
 # Debian's own packages give the module another name.
 _MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
@@ -108,10 +106,22 @@ class Driver:
         """The record as a fact."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Driver:
+        """The record of a fact."""
+        return cls(
+            **{
+                **facts,
+                "pci_gpus": tuple(PciGpu(**gpu) for gpu in facts["pci_gpus"]),
+                "fabric": Fabric(**facts["fabric"]),
+                "supported_modules": tuple(facts["supported_modules"]),
+                "packages": tuple(DriverPackage(**package) for package in facts["packages"]),
+            }
+        )
 
-def read_driver(root: Path = Path("/"), run: Run | None = None, kernel: str | None = None) -> Driver:
+
+def read_driver(root: Path = Path("/"), run: Run = run, kernel: str | None = None) -> Driver:
     """Read the driver of the host whose file system is below root; changes nothing, and takes well under a second."""
-    run = run or _run
     kernel = kernel or platform.release()
     loaded_version, loaded_open = _read_loaded(root)
     installed_version, installed_open = _read_installed(root, kernel, run)
@@ -198,11 +208,11 @@ def _flavour(is_open: bool | None) -> str:
 
 def _read_loaded(root: Path) -> tuple[str | None, bool | None]:
     """Version and flavour of the module in memory."""
-    version = _text(root / "sys/module/nvidia/version") or None
-    text = _text(root / "proc/driver/nvidia/version")
+    version = read_text(root / "sys/module/nvidia/version") or None
+    text = read_text(root / "proc/driver/nvidia/version")
     if match := re.search(r"NVRM version:.*?(Open )?Kernel Module.*?(\d{3}\.[\d.]+)", text):
         return version or match[2], bool(match[1])
-    taint = _text(root / "sys/module/nvidia/taint")  # P: the license is no free one
+    taint = read_text(root / "sys/module/nvidia/taint")  # P: the license is no free one
     return version, "P" not in taint if taint else None
 
 
@@ -247,7 +257,7 @@ def _efi_byte(path: Path) -> int | None:
 
 def _read_dpkg(root: Path) -> Iterable[DriverPackage]:
     """Driver packages in dpkg's status file."""
-    for paragraph in _text(root / "var/lib/dpkg/status").split("\n\n"):
+    for paragraph in read_text(root / "var/lib/dpkg/status").split("\n\n"):
         if "nvidia" not in paragraph and "cuda" not in paragraph:
             continue
         fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", paragraph))
@@ -263,7 +273,7 @@ def _read_rpm(root: Path, run: Run) -> Iterable[DriverPackage]:
     """Driver packages in the RPM database; held are those that dnf's versionlock names."""
     if not any((root / path).is_dir() for path in ("var/lib/rpm", "usr/lib/sysimage/rpm")):
         return
-    locks = _text(root / "etc/dnf/plugins/versionlock.list")
+    locks = read_text(root / "etc/dnf/plugins/versionlock.list")
     form = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{VENDOR}\\n"
     for line in run(["rpm", "--root", str(root), "--query", "--all", "--queryformat", form]).splitlines():
         name, version, vendor = line.split("\t")
@@ -290,18 +300,3 @@ def _companions(packages: Iterable[DriverPackage]) -> dict[str, str]:
         if name and version:
             found[name[1].replace("fabric-manager", "fabricmanager")] = version[1]
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _run(command: Sequence[str]) -> str:
-    environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
-    try:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -11,24 +11,22 @@ import json
 import os
 import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ._gpu import Gpu
+from ._pci import kernel_name
+from ._system import Run, read_text, run
 
-__all__ = ["CdiSpec", "Disk", "Listener", "Machine", "Port", "Process", "Space", "Wanted", "read_machine", "run"]
-
-Run = Callable[[Sequence[str]], Optional[str]]  # a command's output; None when it is not there or fails
+__all__ = ["CdiSpec", "Disk", "Listener", "Machine", "Port", "Process", "Space", "Wanted", "read_machine"]
 
 GIB = 2**30
 ENGINE = re.compile(r"vllm@(.+)\.service")
-COMMAND_SECONDS = 10
 LISTENING = "0A"  # include/net/tcp_states.h
 CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h; who has it may give a service any limit
 # PCI Express Base Specification: extended capabilities begin behind the 256 bytes of PCI, ACS has the number 13, its
@@ -148,6 +146,7 @@ class Machine:
     python: str | None = None  # of the interpreter that Ansible uses there
     time_epoch: float | None = None
     clock_synchronized: bool | None = None
+    reboot_for: tuple[str, ...] | None = None  # packages that ask for a reboot; (): they are not named; None: none does
     vllm_python: str | None = None  # version of the interpreter for vLLM; None also where there is none
     shm_gib: float | None = None
     memlock: str | None = None  # "unlimited", or bytes: of the engines that run, else the most that one can be given
@@ -160,6 +159,7 @@ class Machine:
     engines: tuple[str, ...] = ()  # instances that the role vllm has put here
     gpus_before: tuple[str, ...] | None = None  # UUIDs of the GPUs when models were last served
     cdi_specs: tuple[CdiSpec, ...] = ()
+    fabric_manager_active: bool | None = None  # its unit
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a fact."""
@@ -183,35 +183,18 @@ class Machine:
         return cls(**values)
 
 
-def run(command: Sequence[str]) -> str | None:
-    """The output of a command of this host; None when it is not there, fails or hangs."""
-    try:
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-            timeout=COMMAND_SECONDS,
-            check=True,
-            text=True,
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    return done.stdout
-
-
 def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path("/"), run: Run = run) -> Machine:
     """Read the host; ``gpus`` say which bridges and processes are of interest."""
     machine: dict[str, Any] = {
         "python": platform.python_version(),
         "time_epoch": time.time(),
         "clock_synchronized": _clock_synchronized(run),
+        "reboot_for": _reboot_for(root),
         "listeners": _listeners(root, {port.number for port in wanted.ports}),
         "spaces": tuple(_space(root, disk) for disk in wanted.disks),
     }
     if wanted.gpus:
-        devices = [root / "sys/bus/pci/devices" / _sysfs_name(gpu.pci_bus_id) for gpu in gpus if gpu.pci_bus_id]
+        devices = [root / "sys/bus/pci/devices" / kernel_name(gpu.pci_bus_id) for gpu in gpus if gpu.pci_bus_id]
         pids = sorted({process.pid for gpu in gpus for process in gpu.processes})
         machine.update(
             vllm_python=_python_version(run, wanted.vllm_python),
@@ -224,15 +207,9 @@ def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path(
             engines=_fact(root, "gpuhosts_vllm", "instances", "id") or (),
             gpus_before=_fact(root, "gpuhosts_gpus", "gpus", "uuid"),
             cdi_specs=tuple(_cdi_specs(root)),
+            fabric_manager_active=_active(run, "nvidia-fabricmanager.service"),
         )
     return Machine(**machine)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return None
 
 
 def _names(directory: Path) -> tuple[str, ...] | None:
@@ -257,20 +234,31 @@ def _there(path: Path) -> bool:
 def _fact(root: Path, name: str, items: str, key: str) -> tuple[str, ...] | None:
     """One value of every item of a list in a local fact of Ansible; None when it is not there, or damaged."""
     try:
-        found = json.loads(_text(root / f"etc/ansible/facts.d/{name}.fact") or "null")
+        found = json.loads(read_text(root / f"etc/ansible/facts.d/{name}.fact") or "null")
         return tuple(str(item[key]) for item in found[items])
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def _clock_synchronized(run: Run) -> bool | None:
-    answer = (run(["timedatectl", "show", "--property=NTPSynchronized", "--value"]) or "").strip()
-    return {"yes": True, "no": False}.get(answer)
+    answer = run(["timedatectl", "show", "--property=NTPSynchronized", "--value"])
+    return {"yes": True, "no": False}.get(answer.strip())
+
+
+def _reboot_for(root: Path) -> tuple[str, ...] | None:
+    """As the packages of Debian and Ubuntu leave it in a file."""
+    if not _there(root / "run/reboot-required"):
+        return None
+    return tuple(sorted(set(read_text(root / "run/reboot-required.pkgs").split())))
+
+
+def _active(run: Run, unit: str) -> bool | None:
+    state = run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip()
+    return state == "active" if state else None
 
 
 def _python_version(run: Run, interpreter: str) -> str | None:
-    answer = run([interpreter, "-c", "import platform; print(platform.python_version())"])
-    return answer.strip() if answer else None
+    return run([interpreter, "-c", "import platform; print(platform.python_version())"]).strip() or None
 
 
 def _shm_gib(root: Path) -> float | None:
@@ -283,38 +271,39 @@ def _shm_gib(root: Path) -> float | None:
 
 def _memlock(root: Path) -> str | None:
     """What the engines that run have; where none runs, the most that systemd (process 1) can give to one."""
-    engines = [path.parent for path in root.glob("proc/[0-9]*/cgroup") if ENGINE.fullmatch(_unit(_text(path)) or "")]
+    engines = [
+        path.parent for path in root.glob("proc/[0-9]*/cgroup") if ENGINE.fullmatch(_unit(read_text(path)) or "")
+    ]
     limits = [limit for limit in (_limit(engine, "soft") for engine in engines) if limit]
     if limits:
         bounded = [limit for limit in limits if limit != "unlimited"]
         return min(bounded, key=int) if bounded else "unlimited"
-    bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", _text(root / "proc/1/status") or "", re.MULTILINE)
+    bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", read_text(root / "proc/1/status"), re.MULTILINE)
     if bounding and int(bounding.group(1), 16) >> CAP_SYS_RESOURCE & 1:
         return "unlimited"
     return _limit(root / "proc/1", "hard")
 
 
 def _limit(process: Path, which: str) -> str | None:
-    limits = _text(process / "limits") or ""
+    limits = read_text(process / "limits")
     found = re.search(r"^Max locked memory\s+(?P<soft>\S+)\s+(?P<hard>\S+)", limits, re.MULTILINE)
     return found and found.group(which)
 
 
 def _process(root: Path, pid: int) -> Process:
     directory = root / "proc" / str(pid)
-    command = _text(directory / "comm")
-    return Process(pid, command.strip() if command else None, _unit(_text(directory / "cgroup")))
+    return Process(pid, read_text(directory / "comm") or None, _unit(read_text(directory / "cgroup")))
 
 
-def _unit(cgroup: str | None) -> str | None:
+def _unit(cgroup: str) -> str | None:
     """The innermost systemd unit in a ``/proc/PID/cgroup``: ``0::/system.slice/nginx.service``."""
-    units = [part for part in re.split(r"[/\n]", cgroup or "") if part.endswith((".service", ".scope"))]
+    units = [part for part in re.split(r"[/\n]", cgroup) if part.endswith((".service", ".scope"))]
     return units[-1] if units else None
 
 
 def _listeners(root: Path, ports: AbstractSet[int]) -> tuple[Listener, ...] | None:
     """Who listens on any of these ports; None when the kernel's tables cannot be read."""
-    tables = [table for table in (_text(root / "proc/net" / name) for name in ("tcp", "tcp6")) if table is not None]
+    tables = [table for table in (read_text(root / "proc/net" / name) for name in ("tcp", "tcp6")) if table]
     if not tables:
         return None
     sockets = [socket for table in tables for socket in _sockets(table) if socket[1] in ports]
@@ -389,17 +378,11 @@ def _missing_gib(root: Path, disk: Disk) -> float | None:
     return round(max(0.0, disk.gib - there), 3)
 
 
-def _sysfs_name(bus_id: str) -> str:
-    """The kernel's name of a PCI device that NVML calls ``00000000:1B:00.0``."""
-    domain, _, rest = bus_id.partition(":")
-    return f"{int(domain, 16):04x}:{rest.lower()}"
-
-
 def _iommu_types(devices: Sequence[Path]) -> tuple[str, ...] | None:
     if not all(map(_there, devices)):
         return None
     groups = [device / "iommu_group" for device in devices]
-    types = {(_text(group / "type") or "").strip() for group in groups if _there(group)}
+    types = {read_text(group / "type") for group in groups if _there(group)}
     return None if "" in types else tuple(sorted(types))
 
 
@@ -440,8 +423,8 @@ def _cdi_specs(root: Path) -> Iterator[CdiSpec]:
     """The specifications of NVIDIA's GPUs in the directories where container engines look."""
     for directory in ("etc/cdi", "var/run/cdi"):
         for name in _names(root / directory) or ():
-            text = _text(root / directory / name) if name.endswith((".yaml", ".json")) else None
-            if text and "nvidia.com/gpu" in text:
+            text = read_text(root / directory / name) if name.endswith((".yaml", ".json")) else ""
+            if "nvidia.com/gpu" in text:
                 paths = set(re.findall(r"""\b(?:hostPath|path)["']?:\s*["']?(/[^\s"',]+)""", text))
                 versions = set(re.findall(r"/libcuda\.so\.(\d+\.[\d.]+)", " ".join(paths)))
                 missing = {path for path in paths if not _there(root / path.lstrip("/"))}

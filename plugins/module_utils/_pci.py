@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PciDevice", "generation", "read_nvidia_devices"]
+__all__ = ["PciDevice", "generation", "kernel_name", "read_nvidia_devices"]
 
 _NVIDIA = 0x10DE
 _DISPLAY, _BRIDGE_OTHER = 0x03, 0x0680  # PCI base class of GPUs; class of NVSwitches
@@ -52,6 +52,12 @@ def generation(device_id: int) -> str | None:
     if device_id >= _NEWER:
         return None
     return _GENERATIONS[bisect_right(_STARTS, device_id) - 1][1]
+
+
+def kernel_name(bus_id: str) -> str:
+    """The kernel's name of a device that NVML calls ``00000000:1B:00.0``."""
+    domain, _, rest = bus_id.partition(":")
+    return f"{int(domain, 16):04x}:{rest.lower()}"
 
 
 def read_nvidia_devices(root: Path) -> Sequence[PciDevice]:

@@ -23,6 +23,7 @@ attributes:
     support: full
 seealso:
   - module: gpuhosts.vllm.gpu_facts
+  - module: gpuhosts.vllm.driver_facts
 options:
   wanted:
     description: What is wanted of the host, as P(gpuhosts.vllm.doctor_wanted#filter) returns it.
@@ -64,6 +65,11 @@ machine:
     clock_synchronized:
       description: Whether a time server keeps the clock right.
       type: bool
+    reboot_for:
+      description:
+        - Packages of the distribution that ask for a reboot, empty when they are not named; null when none does.
+      type: list
+      elements: str
     vllm_python:
       description: Version of the interpreter that vLLM is to be installed with; null also where there is none.
       type: str
@@ -110,8 +116,15 @@ machine:
       description: CDI specifications of the GPUs, with C(path), C(driver_versions) and C(missing).
       type: list
       elements: dict
+    fabric_manager_active:
+      description: Whether the unit of Fabric Manager runs.
+      type: bool
 gpu:
   description: What M(gpuhosts.vllm.gpu_facts) returns; null on a host that is to serve no models.
+  returned: success
+  type: dict
+driver:
+  description: What M(gpuhosts.vllm.driver_facts) returns; null on a host that is to serve no models.
   returned: success
   type: dict
 asked_epoch:
@@ -141,18 +154,19 @@ def main() -> None:
     if sys.version_info >= FLOOR:
         found = _look(module)
     else:
-        found = {"gpu": None, "machine": {"python": platform.python_version()}}
+        found = {"gpu": None, "driver": None, "machine": {"python": platform.python_version()}}
     module.exit_json(changed=False, wanted=module.params["wanted"], **found)
 
 
 def _look(module: AnsibleModule) -> dict[str, object]:
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import read_driver
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Wanted, read_machine
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host, unpack_binding
 
     wanted = Wanted.from_dict(module.params["wanted"])
     if not wanted.gpus:
-        return {"gpu": None, "machine": read_machine(wanted).to_dict()}
+        return {"gpu": None, "driver": None, "machine": read_machine(wanted).to_dict()}
     if module.params["binding"]:
         unpack_binding(module.params["binding"], module.tmpdir)
     try:
@@ -160,7 +174,8 @@ def _look(module: AnsibleModule) -> dict[str, object]:
     except BindingMissingError:
         reason = "to read GPUs. Install it on the controller, from where it is sent along, or on the host"
         module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
-    return {"gpu": gpu.to_dict(), "machine": read_machine(wanted, gpu.gpus).to_dict()}
+    machine = read_machine(wanted, gpu.gpus)
+    return {"gpu": gpu.to_dict(), "driver": read_driver().to_dict(), "machine": machine.to_dict()}
 
 
 if __name__ == "__main__":

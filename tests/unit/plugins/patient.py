@@ -12,12 +12,15 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._doctor import diagnose
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import Driver, read_driver
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import GpuHost
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Disk, Machine, Port, Wanted, read_machine
 
 ROOT = Path(__file__).resolve().parents[3]
 UUIDS = [f"GPU-00000000-0000-0000-0000-{index:012}" for index in range(2)]
 BRIDGE = "0000:00:01.0"
+DRIVER = "580.95.05"
+MODINFO = "version:        {0}\nlicense:        Dual MIT/GPL\n"
 CDI = """cdiVersion: 0.5.0
 kind: nvidia.com/gpu
 containerEdits:
@@ -36,6 +39,11 @@ devices:
 LIMITS = "Limit                Soft Limit   Hard Limit   Units\nMax locked memory    {0}    {0}    bytes\n"
 
 
+def through_json(record: dict[str, Any]) -> dict[str, Any]:
+    """What arrives of what a module returns."""
+    return json.loads(json.dumps(record))
+
+
 class Patient:
     """Two L40S behind one PCIe bridge, with one engine that runs; what a test changes is what is read."""
 
@@ -44,7 +52,12 @@ class Patient:
         self.name = "gpu1"
         self._read_gpus = read_gpus
         self.gpus = (ROOT / "tests/fake_nvml/hosts/2xl40s.conf").read_text()
-        self.answers = {"timedatectl": "yes\n", "/usr/bin/python3": "3.11.2\n"}
+        self.answers = {
+            "timedatectl": "yes\n",
+            "/usr/bin/python3": "3.11.2\n",
+            "systemctl": "active\n",
+            "modinfo": MODINFO.format(DRIVER),
+        }
         self.ahead_seconds = 0.0  # of its clock
         self.python = ""  # instead of the one that runs the tests
         self.contact: dict[str, Any] = {}  # what is wrong with the way to it
@@ -69,14 +82,15 @@ class Patient:
         self.write("sys/class/infiniband/mlx5_0/node_type", "1: CA\n")
         self.bridge(control=0)
         for index in range(2):
-            device = f"sys/devices/pci0000:00/{BRIDGE}/0000:1{index}:00.0"
-            self.write(f"{device}/vendor", "0x10de\n")
-            self.link(f"sys/bus/pci/devices/0000:1{index}:00.0", device)
+            device = self.pci(f"0000:1{index}:00.0", "0x26b9", "0x030200")
             self.link(f"{device}/iommu_group", f"sys/kernel/iommu_groups/{index}")
         self.iommu("identity")
-        for path in ("usr/bin/nvidia-cdi-hook", "usr/lib/libcuda.so.580.95.05", "dev/nvidia0"):
+        self.module(DRIVER)
+        self.library(DRIVER)
+        self.packages(("libnvidia-compute", DRIVER), ("nvidia-dkms-open", DRIVER))
+        for path in ("usr/bin/nvidia-cdi-hook", "dev/nvidia0"):
             self.write(path)
-        self.write("var/run/cdi/nvidia.yaml", CDI.format("580.95.05"))
+        self.write("var/run/cdi/nvidia.yaml", CDI.format(DRIVER))
 
     # What a fault is made of.
 
@@ -117,6 +131,43 @@ class Patient:
         space[0x14E:0x150] = control.to_bytes(2, "little")
         self.write(f"sys/devices/pci0000:00/{BRIDGE}/config", bytes(space[:size]))
 
+    def pci(self, bus_id: str, device: str, device_class: str) -> str:
+        """A device of NVIDIA's behind the bridge; returns its directory."""
+        directory = f"sys/devices/pci0000:00/{BRIDGE}/{bus_id}"
+        for name, number in {"vendor": "0x10de", "device": device, "class": device_class}.items():
+            self.write(f"{directory}/{name}", f"{number}\n")
+        self.link(f"sys/bus/pci/devices/{bus_id}", directory)
+        return directory
+
+    def module(self, version: str) -> None:
+        """The kernel module in memory; "": there is none."""
+        self.write("sys/module/nvidia/version", version)
+        text = f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build\n"
+        self.write("proc/driver/nvidia/version", text if version else "")
+        if not version:
+            self.fault("driver_not_loaded")
+
+    def fault(self, name: str) -> None:
+        """Why NVML does not start."""
+        self.gpus += f"\n[host]\nfault = {name}\n"
+
+    def library(self, version: str) -> None:
+        """The driver's libraries, as NVML and a CDI specification name them."""
+        self.write(f"usr/lib/libcuda.so.{version}")
+        self.write(f"usr/lib/libnvidia-ml.so.{version}")
+        (self.root / "usr/lib/libnvidia-ml.so.1").unlink(missing_ok=True)
+        (self.root / "usr/lib/libnvidia-ml.so.1").symlink_to(f"libnvidia-ml.so.{version}")
+
+    def packages(self, *packages: tuple[str, str], **fields: str) -> None:
+        """What dpkg knows of the driver: name and version of each; fields are those of the last one."""
+        status = ""
+        for number, (name, version) in enumerate(packages, start=1):
+            values = {"Status": "hold ok installed", "Maintainer": "cudatools <cudatools@nvidia.com>"}
+            values |= {key: value for key, value in fields.items() if number == len(packages)}
+            lines = "".join(f"{key}: {value}\n" for key, value in values.items())
+            status += f"Package: {name}\n{lines}Version: {version}-1\n\n"
+        self.write("var/lib/dpkg/status", status)
+
     def iommu(self, kind: str) -> None:
         """The type of the IOMMU groups of both GPUs."""
         for index in range(2):
@@ -137,9 +188,9 @@ class Patient:
 
     # What comes of it.
 
-    def run(self, command: Sequence[str]) -> str | None:
+    def run(self, command: Sequence[str]) -> str:
         """What a command of this host prints."""
-        return self.answers.get(command[0])
+        return self.answers.get(command[0], "")
 
     def host(self) -> Host:
         """What is read, through the JSON in which it travels."""
@@ -147,14 +198,16 @@ class Patient:
             return Host(self.name, **self.contact)
         before = time.time()
         gpu = GpuHost.from_dict(self._read_gpus(self.gpus))
+        driver = Driver.from_dict(through_json(read_driver(self.root, self.run, "6.1.0-41-amd64").to_dict()))
         machine = read_machine(self.wanted, gpu.gpus, root=self.root, run=self.run)
-        seen = Machine.from_dict(json.loads(json.dumps(machine.to_dict())))
+        seen = Machine.from_dict(through_json(machine.to_dict()))
         assert seen == machine
         assert seen.time_epoch is not None
         machine = dataclasses.replace(
             seen, time_epoch=seen.time_epoch + self.ahead_seconds, python=self.python or seen.python
         )
-        return Host(self.name, wanted=self.wanted, machine=machine, gpu=gpu, asked_epoch=(before, time.time()))
+        asked = (before, time.time())
+        return Host(self.name, wanted=self.wanted, machine=machine, gpu=gpu, driver=driver, asked_epoch=asked)
 
     def verdict(self) -> dict[str, Any]:
         """What the doctor says."""

@@ -102,6 +102,7 @@ LOOK = {
     "wanted": Wanted().to_dict(),
     "machine": Machine(python="3.11.2", time_epoch=100.0, clock_synchronized=True, listeners=()).to_dict(),
     "gpu": None,
+    "driver": None,
     "asked_epoch": [99.0, 101.0],
 }
 
@@ -109,7 +110,11 @@ LOOK = {
 @pytest.mark.parametrize(
     ("look", "code", "observed"),
     [
-        ({"unreachable": True, "msg": "Failed to connect:\n  refused"}, "unreachable", "Failed to connect: refused"),
+        (
+            {"unreachable": True, "msg": "Task failed: Failed to connect:\n  refused"},
+            "unreachable",
+            "Failed to connect: refused",
+        ),
         ({"failed": True, "msg": "No Python"}, "unreadable", "No Python"),
         (LOOK | {"asked_epoch": [90.0, 91.0]}, "clock_skew", "9 s ahead of the controller"),
     ],

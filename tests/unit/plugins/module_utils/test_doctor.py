@@ -57,21 +57,29 @@ def test_the_table() -> None:
         "summary": "2 hosts, 1 failure, 1 warning",
     }
     assert table(verdict) == [
-        "warning  gpu10  ecc_off      GPU 0: ECC off; needed: on",
-        "                             Turn it on.",
-        "FAILURE  gpu2   unreachable  Connection refused; needed: a connection",
-        f"                             {UNREACHABLE['fix']}",
-        "Not judged on gpu10: acs_enabled, port_taken (root reads more: --become)",
-        "2 hosts, 1 failure, 1 warning",
+        "warning  gpu10  ecc_off",
+        "    found: GPU 0: ECC off",
+        "    needed: on",
+        "    fix: Turn it on.",
+        "FAILURE  gpu2   unreachable",
+        "    found: Connection refused",
+        "    needed: a connection",
+        "    fix: Try `ssh gpu2` as the user that Ansible uses; bring the host back,",
+        "        or take it out of the inventory.",
+        "not judged on gpu10: acs_enabled, port_taken",
+        "2 hosts, 1 failure, 1 warning; root reads more: --become",
     ]
 
 
+CARD = {"index": 0, "name": "NVIDIA L40S", "total_gib": 45.0}
+
+
 def gpus(*uuids: str | None) -> dict[str, Any]:
-    return {"gpus": [{"uuid": uuid, "name": "NVIDIA L40S", "total_gib": 45.0, "index": 0} for uuid in uuids]}
+    return {"gpus": [{**CARD, "uuid": uuid, "lost": uuid is None} for uuid in uuids]}
 
 
 def kept(*uuids: str) -> dict[str, Any]:
-    return {"version": 1, "gpus": [{"uuid": uuid, "name": "NVIDIA L40S", "total_gib": 45.0} for uuid in uuids]}
+    return {"version": 1, "gpus": [{**CARD, "uuid": uuid} for uuid in uuids]}
 
 
 def test_gpus_are_remembered_until_there_are_as_many_again() -> None:

@@ -40,6 +40,7 @@ def test_a_host_without_gpus(run_module: RunModule, check: bool) -> None:
 def test_a_gpu_host_without_a_driver(run_module: RunModule, tmp_path: Path) -> None:
     result = run_module(host_info, wanted=GPUS, binding=_nvml.pack_binding(), _ansible_remote_tmp=str(tmp_path))
     assert result["gpu"]["gpus"] == []
+    assert result["driver"]["source"] == "none"
     assert result["machine"]["vllm_python"] == sys.version.split()[0]
 
 
@@ -48,7 +49,7 @@ def test_an_old_python_tells_its_version_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(host_info, "FLOOR", (99,))
     result = run_module(host_info, wanted=GPUS)
-    assert (result["gpu"], list(result["machine"])) == (None, ["python"])
+    assert (result["gpu"], result["driver"], list(result["machine"])) == (None, None, ["python"])
 
 
 def test_without_any_binding_the_package_is_named(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,40 @@
+"""How the readers of a host look at it: files and commands that may not be there; private to the collection."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+__all__ = ["Run", "read_text", "run"]
+
+Run = Callable[[Sequence[str]], str]  # standard output of a command; "" when it fails or is not there
+
+COMMAND_SECONDS = 30
+
+
+def read_text(path: Path) -> str:
+    """The content of a file without white space around it; "" when it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def run(command: Sequence[str]) -> str:
+    """The output of a command in English; "" when it is not there, fails or hangs."""
+    environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=COMMAND_SECONDS,
+        )
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
