@@ -99,7 +99,7 @@ def _label(gpu: Gpu) -> str:
 def _of_gpus(gpus: Sequence[Gpu], state: Callable[[Gpu], str], needed: str) -> Sequence[Fault]:
     """One fault for all GPUs that have it."""
     observed = "; ".join(f"{_label(gpu)}: {state(gpu)}" for gpu in gpus)
-    return [Fault(observed, needed, {"gpus": ",".join(str(gpu.index) for gpu in gpus)})] if gpus else ()
+    return [Fault(observed, needed, {"indices": ",".join(str(gpu.index) for gpu in gpus)})] if gpus else ()
 
 
 def _numbers(version: str | None) -> tuple[int, ...] | None:
@@ -400,7 +400,7 @@ def _secure_boot_unsigned(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "A driver is installed, and its kernel module is not loaded.",
-    "On {host}: `modprobe nvidia`; does {kernel} have no such module, install its headers and run `dkms autoinstall`.",
+    "On {host}: `modprobe nvidia`; if {kernel} has no such module, install its headers and run `dkms autoinstall`.",
 )
 def _module_missing(host: Host) -> Faults:
     driver = host.driver
@@ -415,7 +415,7 @@ def _module_missing(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "The kernel module is open where the GPUs need the proprietary one, or the other way round.",
-    "Set nvidia_driver_modules of {host} to {flavours} (or leave it out), and run hardware.yml.",
+    "Set nvidia_driver_kernel_modules of {host} to auto and run hardware.yml, which installs the {flavours} module.",
 )
 def _module_flavour(host: Host) -> Faults:
     driver = host.driver
@@ -600,7 +600,7 @@ def _driver_old(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "vLLM is not built for a GPU that old.",
-    "Take {host} out of gpu_hosts, or its GPUs {gpus} out of the host.",
+    "Take GPU {indices} out of {host}, or {host} out of gpu_hosts.",
 )
 def _compute_capability(host: Host) -> Faults:
     old = [gpu for gpu in _gpus(host) if (_numbers(gpu.compute_capability) or WHEEL_FLOOR) < WHEEL_FLOOR]
@@ -626,7 +626,8 @@ def _gpu_lost(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "The host has fewer GPUs than when models were last served from it.",
-    "Look for the card (`lspci -d 10de:`, `dmesg | grep -i xid`); is it gone for good, remove {record} on {host}.",
+    "Look for the card (`lspci -d 10de:`, `dmesg | grep -i xid`). If it is gone for good, remove from {host}:"
+    " /etc/ansible/facts.d/gpuhosts_gpus.fact",
 )
 def _gpu_fewer(host: Host) -> Faults:
     before = host.machine.gpus_before
@@ -638,8 +639,7 @@ def _gpu_fewer(host: Host) -> Faults:
     if now >= len(before):
         return []
     missing = ", ".join(sorted(set(before) - {gpu.uuid for gpu in _gpus(host)}))
-    values = {"record": "/etc/ansible/facts.d/gpuhosts_gpus.fact"}
-    return [Fault(f"{now} GPUs", f"{len(before)}; missing: {missing}", values)]
+    return [Fault(f"{now} GPUs", f"{len(before)}; missing: {missing}")]
 
 
 @_check(
@@ -647,7 +647,7 @@ def _gpu_fewer(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "The PCIe link of a GPU has fewer lanes than card and slot could have.",
-    "Power {host} off and reseat the GPUs {gpus} and their risers; look for a slot that the BIOS has split.",
+    "Power {host} off and reseat GPU {indices} and its riser; look for a slot that the BIOS has split.",
 )
 def _pcie_width(host: Host) -> Faults:
     narrow = [gpu for gpu in _gpus(host) if gpu.pcie_width and gpu.pcie_width < (gpu.pcie_width_max or 0)]
@@ -659,7 +659,7 @@ def _pcie_width(host: Host) -> Faults:
     WARNING,
     GPU_HOST,
     "A GPU cannot reach the PCIe generation that its equals in the host can. (The one of the moment drops at idle.)",
-    "Compare the slots of {host} in the BIOS and the manual of the board; GPUs {gpus} belong into faster ones.",
+    "Compare the slots of {host} in the BIOS and the manual of the board; GPU {indices} belongs into a faster one.",
 )
 def _pcie_generation(host: Host) -> Faults:
     best: dict[str | None, int] = defaultdict(int)
@@ -755,7 +755,7 @@ def _persistence_off(host: Host) -> Faults:
     WARNING,
     GPU_HOST,
     "Errors in the memory of a GPU that could correct them go unnoticed.",
-    "`nvidia-smi -i {gpus} -e 1` on {host}, then reboot it.",
+    "`nvidia-smi -i {indices} -e 1` on {host}, then reboot it.",
 )
 def _ecc_off(host: Host) -> Faults:
     off = [gpu for gpu in _gpus(host) if gpu.ecc_enabled is False and gpu.ecc_pending is not True]
@@ -781,7 +781,7 @@ def _ecc_pending(host: Host) -> Faults:
     WARNING,
     GPU_HOST,
     "A GPU is cut into slices (MIG): the planner leaves it out.",
-    "`nvidia-smi -i {gpus} -mig 0` on {host}, or take those GPUs out of the fleet.",
+    "`nvidia-smi -i {indices} -mig 0` on {host}, if whole GPUs are wanted.",
 )
 def _mig_enabled(host: Host) -> Faults:
     divided = [gpu for gpu in _gpus(host) if gpu.mig_enabled]

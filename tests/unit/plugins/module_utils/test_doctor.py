@@ -84,6 +84,7 @@ def kept(*uuids: str) -> dict[str, Any]:
 
 def test_gpus_are_remembered_until_there_are_as_many_again() -> None:
     assert remember_gpus(gpus("a", "b"), {}) == kept("a", "b")
+    assert remember_gpus(gpus("a"), "error loading facts as JSON or ini") == kept("a")
     assert remember_gpus(gpus("a", None), kept("a", "b")) == kept("a", "b")  # None: it is lost
     assert remember_gpus(gpus(), kept("a")) == kept("a")
     assert remember_gpus(gpus("a", "c"), kept("a", "b")) == kept("a", "c")
