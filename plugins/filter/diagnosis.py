@@ -26,44 +26,64 @@ DEFAULTS: dict[str, Any] = {
 BASE_PORT = 8000  # of engines, where the planner gives the port
 NODE_EXPORTER_PORT = 9100
 NGINX_STATUS = "127.0.0.1:8080"
-ENGINE_UNITS = (r"vllm@.+\.service",)
 SHM_GIB = 2.0  # NCCL, and 160 MiB of vLLM's own for every engine; vLLM's Kubernetes guide gives 2 GiB
+OTHERS_GIB = 2.0
 RELEASE_GIB = 12.0  # vLLM 0.33's virtual environment with CUDA's libraries, and the wheels while they are unpacked
 
 
 def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the inventory wants of a host, as the module host_info takes it.
 
-    With a plan (empty: there is none) that is what the plan puts on the host; without one it is what every GPU host
-    needs at least: the ports that stand in vllm_models, and room for the largest model.
+    With a plan (empty: there is none) that is what the plan puts on the host; without one it is what the models that
+    may run there need at least: the ports that stand in vllm_models, and room for the largest model.
     """
     variables = hostvars[name]
     settings = {key: variables.get(key, default) for key, default in DEFAULTS.items()}
     groups = variables["group_names"]
+    gpus = "gpu_hosts" in groups
+    own = address(name, hostvars)
     instances = [part for part in plan.get("instances", ()) if any(node["host"] == name for node in part["nodes"])]
-    nodes = [node for part in instances for node in part["nodes"] if node["host"] == name]
-    spans = any(len(node["gpus"]) > 1 for node in nodes) if plan else True
-    models = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)]
-    ports = [*_service_ports(groups, settings, address(name, hostvars))]
-    disks: list[Disk] = []
-    if "gpu_hosts" in groups:
-        numbers = _planned_ports(name, instances) if plan else _asked_ports(models)
-        ports += (Port(number, ENGINE_UNITS, "vLLM", address(name, hostvars)) for number in sorted(numbers))
-        wanted = {part["model"] for part in instances}
-        here = [model for model in models if model.get("name") in wanted] if plan else models
-        sizes = {model: facts.get("safetensors_bytes") for model, facts in known_models(hostvars, hostvars).items()}
-        disks = [*_model_disks(here, sizes, settings["vllm_state_dir"], largest=not plan)]
-        release = settings["vllm_root"]
-        disks.append(Disk(release, RELEASE_GIB, f"vLLM {settings['vllm_version']}", done=f"{release}/current"))
+    wishes = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)] if gpus else []
+    if plan:
+        models = [model for model in wishes if model.get("name") in {part["model"] for part in instances}]
+        numbers = {part["endpoint"]["port"] for part in instances if part["endpoint"]["host"] == name}
+        nodes = [node for part in instances for node in part["nodes"] if node["host"] == name]
+        spans = any(len(node["gpus"]) > 1 for node in nodes)
+    else:
+        models = [model for model in wishes if _may_run_on(model, {name, *groups})]
+        numbers = {int(model.get("port") or BASE_PORT) for model in models}
+        spans = any(map(_may_span, models))
+    sizes = {model: facts.get("safetensors_bytes") for model, facts in known_models(hostvars, hostvars).items()}
+    disks = [Disk("/var", OTHERS_GIB, "packages, logs and metrics")]
+    disks += _model_disks(models, sizes, settings["vllm_state_dir"], largest=not plan)
+    if gpus:
+        root = settings["vllm_root"]
+        disks.append(Disk(root, RELEASE_GIB, f"vLLM {settings['vllm_version']}", done=f"{root}/current"))
     return Wanted(
-        gpus="gpu_hosts" in groups,
+        gpus=gpus,
         several_gpus=spans,
         shm_gib=SHM_GIB if spans else 0.0,
         vllm_version=settings["vllm_version"],
         vllm_python=settings["vllm_python"],
-        ports=tuple(ports),
+        ports=(*_service_ports(groups, settings, own), *(_engine_port(number, own) for number in sorted(numbers))),
         disks=tuple(disks),
     ).to_dict()
+
+
+def _may_run_on(model: Mapping[str, Any], names: set[str]) -> bool:
+    """Whether ``hosts`` of a model names a host, or a group that it is in."""
+    hosts = model.get("hosts") or "auto"
+    return hosts == "auto" or bool(names.intersection([hosts] if isinstance(hosts, str) else hosts))
+
+
+def _may_span(model: Mapping[str, Any]) -> bool:
+    """Whether an instance of a model may take several GPUs."""
+    asked = model.get("parallelism")
+    return not isinstance(asked, Mapping) or int(asked.get("tensor", 1)) * int(asked.get("pipeline", 1)) > 1
+
+
+def _engine_port(number: int, own: str) -> Port:
+    return Port(number, (r"vllm@.+\.service",), "vLLM", own)
 
 
 def _service_ports(groups: Sequence[str], settings: Mapping[str, Any], own: str) -> Iterator[Port]:
@@ -84,14 +104,6 @@ def _port(place: str, unit: str, purpose: str, default: int) -> Port:
         host, number = place, str(default)
     host = host.strip("[]")
     return Port(int(number), (unit,), purpose, None if re.fullmatch(r"[0.:*]*", host) else host)
-
-
-def _planned_ports(name: str, instances: Iterable[Mapping[str, Any]]) -> set[int]:
-    return {part["endpoint"]["port"] for part in instances if part["endpoint"]["host"] == name}
-
-
-def _asked_ports(models: Iterable[Mapping[str, Any]]) -> set[int]:
-    return {int(model.get("port") or BASE_PORT) for model in models}
 
 
 def _model_disks(

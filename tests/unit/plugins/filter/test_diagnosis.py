@@ -61,8 +61,8 @@ def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model(
         ("vLLM", "10.0.0.1", 8000),
         ("vLLM", "10.0.0.1", 9000),
     ]
-    assert [(disk.purpose, disk.gib) for disk in want.disks] == [("model large", 9.0), ("vLLM 0.33.0", 12.0)]
-    assert want.disks[0].parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
+    assert [(disk.purpose, disk.gib) for disk in want.disks[1:]] == [("model large", 9.0), ("vLLM 0.33.0", 12.0)]
+    assert want.disks[1].parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
     assert (want.gpus, want.several_gpus, want.shm_gib) == (True, True, 2.0)
 
 
@@ -70,7 +70,7 @@ def test_with_a_plan_what_it_puts_there() -> None:
     plan = {"instances": [instance("small", 9001, gpu1=[0]), instance("large", 8000, gpu2=[0, 1])]}
     want = wanted("gpu1", plan)
     assert ports(want)[1:] == [("vLLM", "10.0.0.1", 9001)]
-    assert [disk.purpose for disk in want.disks] == ["model small", "vLLM 0.33.0"]
+    assert [disk.purpose for disk in want.disks[1:]] == ["model small", "vLLM 0.33.0"]
     assert (want.several_gpus, want.shm_gib) == (False, 0.0)
 
 
@@ -83,7 +83,26 @@ def test_an_instance_on_several_gpus_needs_shared_memory_wherever_it_answers() -
 
 def test_a_model_whose_size_is_not_known_may_be_the_largest() -> None:
     want = wanted("gpu1", {}, HOSTVARS | {"localhost": {}})
-    assert [(disk.purpose, disk.gib) for disk in want.disks[:-1]] == [("model small", None), ("model large", None)]
+    assert [(disk.purpose, disk.gib) for disk in want.disks[1:-1]] == [("model small", None), ("model large", None)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "runs"), [("gpu1", True), (["gpu2"], False), ("gpu_hosts", True), ("auto", True), (None, True)]
+)
+def test_a_model_that_may_not_run_there_wants_nothing(hosts: Any, runs: bool) -> None:
+    model = {"name": "a", "source": "/srv/a", "port": 9000, "hosts": hosts}
+    want = wanted("gpu1", {}, {"gpu1": HOSTVARS["gpu1"] | {"vllm_models": [model]}})
+    assert [port.number for port in want.ports] == ([9100, 9000] if runs else [9100])
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "several"),
+    [("auto", True), ({"tensor": 1}, False), ({"pipeline": 2}, True), ({"tensor": "4"}, True)],
+)
+def test_without_a_plan_several_gpus_where_they_may_be(parallelism: Any, several: bool) -> None:
+    model = {"name": "a", "source": "/srv/a", "parallelism": parallelism}
+    want = wanted("gpu1", {}, {"gpu1": HOSTVARS["gpu1"] | {"vllm_models": [model]}})
+    assert (want.several_gpus, want.shm_gib) == (several, 2.0 if several else 0.0)
 
 
 def test_hosts_of_services() -> None:
@@ -96,6 +115,7 @@ def test_hosts_of_services() -> None:
     ]
     assert ports(wanted("mon1", {}))[1:] == [("Prometheus", "10.0.0.3", 9091)]
     assert not wanted("mon1", {}).gpus
+    assert [(disk.path, disk.gib) for disk in wanted("mon1", {}).disks] == [("/var", 2.0)]
 
 
 LOOK = {
