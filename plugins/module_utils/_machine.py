@@ -223,11 +223,13 @@ def _names(directory: Path) -> tuple[str, ...] | None:
 
 
 def _there(path: Path) -> bool:
-    """Whether something is there; unlike Path.exists(), what is closed to this user is not, and any link is."""
+    """Whether something is there, be it a link to nothing, or closed to this user."""
     try:
         path.lstat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     return True
 
 
