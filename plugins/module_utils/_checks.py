@@ -613,7 +613,7 @@ def _compute_capability(host: Host) -> Faults:
     "gpu_lost",
     FAILURE,
     GPU_HOST,
-    "A GPU has fallen off the bus (NVML error 15, Xid 79).",
+    "A GPU has fallen off the bus (NVML error 15, Xid 79), or cannot be opened.",
     "Power-cycle {host}; if it comes again, reseat the card and its power cables, or have it replaced.",
 )
 def _gpu_lost(host: Host) -> Faults:
