@@ -10,7 +10,9 @@ from typing import Any
 
 from ._vllm_options import TABLES
 
-__all__ = ["Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
+__all__ = ["DEFAULT_VERSION", "Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
+
+DEFAULT_VERSION = "0.33.0"  # of vLLM: what the role vllm installs, unless the inventory says otherwise
 
 # What the plan writes itself, and where an operator says it instead.
 _OWNED = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._errors import WishError
-from ._options import check_options, did_you_mean, known_releases, options_of, wrong_value
+from ._options import DEFAULT_VERSION, check_options, did_you_mean, known_releases, options_of, wrong_value
 
 __all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
 
@@ -72,7 +72,7 @@ def read_wishes(
 ) -> tuple[list[Wish], list[str]]:
     """The wishes, and warnings about them.
 
-    ``version`` is that of vLLM (None: the newest of the catalogue); ``groups`` are the inventory's groups with their
+    ``version`` is that of vLLM (None: the default of the role vllm); ``groups`` are the inventory's groups with their
     hosts, by which ``hosts:`` of a model is understood (empty: they are not known).
 
     :raises WishError: any of the entries is wrong.
@@ -81,7 +81,7 @@ def read_wishes(
         raise WishError(["vllm_models: names no model; give it a list of entries with at least name and source."])
     problems: list[str] = []
     warnings: list[str] = []
-    release = version or known_releases()[-1]
+    release = version or DEFAULT_VERSION
     if options_of(release) is None:
         warnings.append(
             f"vLLM {release} is not in the option catalogue, which knows {', '.join(known_releases())}: "

@@ -96,8 +96,8 @@ options:
     default: {}
   vllm_version:
     description:
-      - Version of vLLM that is going to run, for the check of C(extra_args). Without it the newest release is taken
-        that this collection knows the options of.
+      - Version of vLLM that is going to run, whose options C(extra_args) are checked against, and whose account of
+        memory is planned with. Without it, that which the role vllm installs by default.
     type: str
   model_facts:
     description:
@@ -206,7 +206,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._calibration import 
     read_measurements,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError, WishError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import known_releases
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, format_table, plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
@@ -267,7 +267,7 @@ def main() -> None:
                 module.warn(warning)
             module.exit_json(changed=False)
         hosts = [Host.from_dict(facts) for facts in given["hosts"]]
-        version = given["vllm_version"] or known_releases()[-1]
+        version = given["vllm_version"] or DEFAULT_VERSION
         sizer = Sizer(given["model_facts"], version, Calibration(known), given["engine_environment"])
         plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])
     except WishError as error:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import DEFAULT_VERSION
 
 from tests.tools import docs
 from tests.unit import fleets
@@ -210,6 +211,7 @@ def test_the_pins_agree() -> None:
     (binding,) = re.findall(r"^(nvidia-ml-py==\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert f"\n{binding} \\\n" in (ROOT / "requirements-dev.txt").read_text()
     vllm = load("roles/vllm/defaults/main.yml")["vllm_version"]
+    assert vllm == DEFAULT_VERSION
     assert f"\nvllm=={vllm} \\\n" in (ROOT / f"roles/vllm/files/vllm-{vllm}.lock").read_text()
 
 
