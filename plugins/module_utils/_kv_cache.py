@@ -10,8 +10,9 @@ Bytes are per GPU. A "block" holds ``block_size`` tokens of every layer of one g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import lcm
 
 from ._errors import KvCacheError
 from ._model import CHUNKED, FULL, LINEAR, MLA, NONE, SLIDING, ModelSpec
@@ -101,8 +102,10 @@ class KvOptions:
     ``max_model_len`` in tokens; ``auto_length``: shrink it to what fits (``--max-model-len auto``).
     ``dtype`` is the cache's type, ``model_bytes`` the size of an element in the model's own type as it runs.
     ``concurrent_batches``: batches in flight at once (pipeline size + 1 with asynchronous scheduling).
-    ``mamba_align``: states are kept at block borders (two per request). ``hybrid_manager`` False: sliding windows
-    are allocated like full attention. ``context_parallel``: the decode-context-parallel size.
+    ``mamba_align``: states are kept at block borders (two per request, prefix caching on). ``checkpoints``: families of
+    states that are also saved inside a prefill, which takes one more, and the multiple of tokens where that is done.
+    ``hybrid_manager`` False: sliding windows are allocated like full attention. ``context_parallel``: the
+    decode-context-parallel size.
     """
 
     max_model_len: int
@@ -114,6 +117,7 @@ class KvOptions:
     max_num_batched_tokens: int = 8192
     concurrent_batches: int = 2
     mamba_align: bool = True
+    checkpoints: Mapping[str, int] = field(default_factory=lambda: {"mamba2": 1})
     hybrid_manager: bool = True
     auto_length: bool = False
     context_parallel: int = 1
@@ -121,21 +125,27 @@ class KvOptions:
 
 @dataclass(frozen=True)
 class KvSpec:
-    """What one layer needs of the cache: ``kind`` as in ``_model``, tokens per block, bytes per block, window."""
+    """What one layer needs of the cache.
+
+    ``kind`` as in ``_model``; tokens per block, bytes per block; the window, or for a state how many of them a request
+    keeps. ``shape`` tells apart what happens to have pages of the same size.
+    """
 
     kind: str
     block_size: int
     page_bytes: int
     window: int = 0
-    padded: bool = False
+    shape: tuple[int, ...] = ()
 
     def blocks_for(self, length: int, options: KvOptions, rules: KvRules) -> int:
         """Blocks that one request of ``length`` tokens holds at most (``max_memory_usage_bytes`` over the page)."""
         if self.kind == LINEAR:
-            return 2 if options.mamba_align else 1
+            return self.window
         batches = options.concurrent_batches if rules.in_flight else 1
         flight = batches * options.max_num_batched_tokens
         if self.kind == SLIDING:
+            if options.context_parallel > 1:
+                raise KvCacheError("DCP not support sliding window.")
             return cdiv(min(self.window - 1 + flight, length), self.block_size) + 1
         if self.kind == CHUNKED:
             return cdiv(min(self.window + flight, length), self.block_size)
@@ -184,7 +194,7 @@ def _attention_page(model: ModelSpec, index: int, options: KvOptions, block_size
     heads = max(1, layer.kv_heads // options.tensor_parallel)
     dtype = kv_dtype(options.dtype, options.model_bytes)
     if layer.kind == MLA:
-        token = _MLA_TOKEN_BYTES.get(options.dtype) or dtype.side(layer.head_size)
+        token = _MLA_TOKEN_BYTES.get(options.dtype) or dtype.side(layer.head_size) + dtype.head  # a pair of scales
         return block_size * token
     return heads * block_size * (dtype.side(layer.head_size) + dtype.side(layer.value_size))
 
@@ -203,66 +213,74 @@ def _state_page(model: ModelSpec, index: int, options: KvOptions) -> int:
     return convolution * options.model_bytes + recurrent * (state.recurrent_bytes or options.model_bytes)
 
 
-def layer_specs(model: ModelSpec, options: KvOptions) -> dict[int, KvSpec]:
-    """The cache of every layer that has one, by the layer's index.
+def layer_specs(model: ModelSpec, options: KvOptions) -> list[tuple[int, KvSpec]]:
+    """What every layer keeps, with the layer's index; a layer with attention and a state is there twice.
 
-    For hybrid models the block of the attention layers grows to the least multiple of 16 tokens whose page holds a
-    state, and the state's page is padded to it (``platforms/interface.py``).
+    For hybrid models the block of the attention layers grows to the least multiple of its size whose page holds a
+    state, and the state's page is padded to it (``platforms/interface.py``, ``_align_hybrid_block_size``).
     """
     block = options.block_size
-    states = {i: _state_page(model, i, options) for i, layer in enumerate(model.layers) if layer.kind == LINEAR}
+    states = {i: _state_page(model, i, options) for i, layer in enumerate(model.layers) if layer.state is not None}
+    families = {layer.state.family for layer in model.layers if layer.state is not None}
     attention = [i for i, layer in enumerate(model.layers) if layer.kind not in (LINEAR, NONE)]
-    padded = max(states.values(), default=0)
+    pages = states
     if states and attention:
         token = max(_attention_page(model, i, options, 1) for i in attention)
-        block = max(block, 16 * cdiv(padded, 16 * token))
-        padded = block * token
-    specs = {i: KvSpec(LINEAR, options.max_model_len, padded) for i in states}
+        step = max(16, block, 128 if model.mla else 0)
+        if options.mamba_align:
+            step = lcm(step, *(options.checkpoints.get(family, 1) for family in families))
+        block = max(block, step * cdiv(max(states.values()), step * token))
+        pages = dict.fromkeys(states, block * token)
+    kept = 2 + max((int(family in options.checkpoints) for family in families), default=0) if options.mamba_align else 1
+    state_block = block if options.mamba_align else options.max_model_len
+    specs = [(i, KvSpec(LINEAR, state_block, pages[i], kept, (states[i],))) for i in states]
     for i in attention:
         layer = model.layers[i]
-        specs[i] = KvSpec(layer.kind, block, _attention_page(model, i, options, block), layer.window)
-    return dict(sorted(specs.items()))
+        shape = (layer.kv_heads, layer.head_size, layer.value_size)
+        specs.append((i, KvSpec(layer.kind, block, _attention_page(model, i, options, block), layer.window, shape)))
+    return sorted(specs, key=lambda entry: entry[0])
 
 
-def _promote(specs: dict[int, KvSpec]) -> dict[int, KvSpec]:
-    """Windows allocated like full attention, when the model has both (``--disable-hybrid-kv-cache-manager``)."""
-    kinds = {spec.kind for spec in specs.values()}
-    if not kinds & {FULL, MLA} or not kinds & {SLIDING, CHUNKED}:
-        return specs
-    return {i: replace(s, kind=FULL, window=0) if s.kind in (SLIDING, CHUNKED) else s for i, s in specs.items()}
+def _promote(specs: Sequence[KvSpec]) -> list[KvSpec]:
+    """Windows allocated like full attention (``unify_hybrid_kv_cache_specs``), which must leave one table."""
+    if _one_table(specs):
+        return list(specs)
+    promoted = [replace(s, kind=FULL, window=0) if s.kind in (SLIDING, CHUNKED) else s for s in specs]
+    if not {s.kind for s in specs} & {FULL, MLA} or not _one_table(promoted):
+        raise KvCacheError("Failed to promote local KV cache specs to one unified type.")
+    return promoted
 
 
-def _unify_pages(specs: dict[int, KvSpec]) -> dict[int, KvSpec]:
+def _unify_pages(specs: Sequence[KvSpec]) -> list[KvSpec]:
     """Pages made equal: smaller ones get more tokens per block, or are padded when that does not divide."""
-    largest = max(spec.page_bytes for spec in specs.values())
-    unified = {}
-    for i, spec in specs.items():
-        if spec.kind != LINEAR and largest % spec.page_bytes == 0:
-            ratio = largest // spec.page_bytes
-            unified[i] = replace(spec, block_size=spec.block_size * ratio, page_bytes=largest)
-        else:
-            unified[i] = replace(spec, page_bytes=largest, padded=spec.page_bytes != largest)
+    largest = max(spec.page_bytes for spec in specs)
+    unified = []
+    for spec in specs:
+        ratio = largest // spec.page_bytes if spec.kind != LINEAR and largest % spec.page_bytes == 0 else 1
+        unified.append(replace(spec, block_size=spec.block_size * ratio, page_bytes=largest))
     return unified
 
 
 def _one_table(specs: Sequence[KvSpec]) -> bool:
     """Whether all layers need the same number of tokens kept, so that one table serves them."""
-    return len({(s.kind if s.kind not in (FULL, MLA) else FULL, s.window, s.block_size) for s in specs}) == 1
+    kinds = {FULL if spec.kind == MLA else spec.kind for spec in specs}
+    pages = {spec.page_bytes for spec in specs} if LINEAR in kinds else {0}
+    return len(kinds) == len(pages) == len({(spec.window, spec.block_size) for spec in specs}) == 1
 
 
 def group_layers(model: ModelSpec, options: KvOptions, rules: KvRules) -> tuple[KvGroup, ...]:
     """The groups of layers that share a block table (``get_kv_cache_groups``); () for a model without a cache."""
-    specs = layer_specs(model, options)
-    if not specs:
+    entries = layer_specs(model, options)
+    if not entries:
         return ()
+    indices, specs = [i for i, _ in entries], [spec for _, spec in entries]
     if not options.hybrid_manager:
         specs = _promote(specs)
-    if _one_table(list(specs.values())):
-        pages = tuple(spec.page_bytes + model.layers[i].indexer * spec.block_size for i, spec in specs.items())
-        return (KvGroup(next(iter(specs.values())), tuple(specs), pages),)
-    specs = _unify_pages(specs)
+    if _one_table(specs):
+        pages = tuple(s.page_bytes + model.layers[i].indexer * s.block_size for i, s in zip(indices, specs))
+        return (KvGroup(specs[0], tuple(indices), pages),)
     kinds: dict[KvSpec, list[int]] = {}
-    for i, spec in specs.items():
+    for i, spec in zip(indices, _unify_pages(specs)):
         kinds.setdefault(spec, []).append(i)
     counts = [len(members) for members in kinds.values()]
     size = min(counts)

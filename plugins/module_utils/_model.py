@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._errors import ModelConfigError
@@ -40,7 +40,7 @@ SLIDING = "sliding"  # the last `window` tokens
 CHUNKED = "chunked"  # the current chunk of `window` tokens (Llama 4)
 MLA = "mla"  # every token, as one compressed vector that is not sharded (DeepSeek)
 LINEAR = "linear"  # a state of fixed size (Mamba, gated delta net, ...)
-NONE = "none"  # nothing (a layer that is only a feed-forward part)
+NONE = "none"  # nothing (only a feed-forward part, or a layer that reads the cache of an earlier one)
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,13 @@ class Tensor:
 class State:
     """The state of a linear-attention layer for one request.
 
-    ``convolution`` elements are kept in the model's data type, ``recurrent`` ones in ``recurrent_bytes`` each
+    ``family`` is ``mamba1``, ``mamba2``, ``gdn`` (gated delta net), ``kda`` (Kimi) or ``conv`` (a short convolution
+    alone). ``convolution`` elements are kept in the model's data type, ``recurrent`` ones in ``recurrent_bytes`` each
     (0: the model's type too). Both divide by the tensor-parallel size (vLLM ``mamba_utils.py``, state shapes);
     ``groups`` and ``group_elements`` are the part of the convolution that is replicated when the groups do not divide.
     """
 
+    family: str
     convolution: int
     recurrent: int
     recurrent_bytes: int = 0
@@ -84,7 +86,8 @@ class State:
 class Layer:
     """One decoder layer.
 
-    ``kind`` is one of this module's constants. ``kv_heads``, ``head_size`` (of keys) and ``value_size`` give what a
+    ``kind`` is one of this module's constants; ``state`` is that of a linear layer, or of one that has attention and a
+    state side by side (Falcon-H1). ``kv_heads``, ``head_size`` (of keys) and ``value_size`` give what a
     token costs; an MLA layer has one head of ``kv_lora_rank + qk_rope_head_dim`` and no values. ``window`` is the
     sliding window or chunk in tokens. ``indexer`` is the bytes per token of a sparse-attention indexer (DeepSeek
     V3.2), else 0. ``intermediate`` is the width of a dense feed-forward part (0: none), ``moe`` whether it has experts.
@@ -203,7 +206,7 @@ class ModelSpec:
     @property
     def hybrid(self) -> bool:
         """Whether some layers keep a state of fixed size."""
-        return any(layer.kind == LINEAR for layer in self.layers)
+        return any(layer.state is not None for layer in self.layers)
 
     @property
     def mla(self) -> bool:
@@ -403,6 +406,7 @@ _KNOWN_TYPES = frozenset(
 )  # fmt: skip
 # Models whose latent attention vLLM runs as ordinary attention (model_arch_config_convertor.py, is_deepseek_mla).
 _NOT_MLA = frozenset({"minicpm3"})
+_BOTH = "both"  # attention and a state side by side: a FULL layer with a state
 _LAYER_TYPES = {
     "full_attention": FULL,
     "attention": FULL,
@@ -414,7 +418,7 @@ _LAYER_TYPES = {
     "linear_attention": LINEAR,
     "mamba": LINEAR,
     "mamba2": LINEAR,
-    "hybrid": FULL,
+    "hybrid": _BOTH,
     "conv": LINEAR,
     "recurrent": LINEAR,
     "mlp": NONE,
@@ -443,10 +447,21 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pattern_kinds(config: Mapping[str, Any], count: int) -> list[str]:
-    """Kinds by hybrid patterns: strings (Nemotron-H), intervals (Qwen3-Next, Jamba), lists (Kimi Linear)."""
+    """Kinds by a pattern of the model's own: a string (Nemotron-H), a list of bits (MiMo-V2), or as below."""
     pattern = config.get("hybrid_override_pattern")
     if isinstance(pattern, str):
-        return [{"M": LINEAR, "*": FULL}.get(sign, NONE) for sign in pattern if sign in "M*-E"]
+        attention = SLIDING if config.get("sliding_window") else FULL
+        return [{"M": LINEAR, "*": attention}.get(sign, NONE) for sign in pattern if sign in "M*-E"]
+    windows = config.get("hybrid_layer_pattern")  # MiMo-V2: 1 is a window
+    if isinstance(windows, Sequence):
+        return [SLIDING if window else FULL for window in windows]
+    if config.get("model_type") == "falcon_h1":
+        return [_BOTH] * count
+    return _linear_kinds(config, count)
+
+
+def _linear_kinds(config: Mapping[str, Any], count: int) -> list[str]:
+    """Kinds where some layers keep states: intervals (Qwen3-Next, Jamba), lists (Kimi Linear, Bamba)."""
     linear = config.get("linear_attn_config")
     if isinstance(linear, Mapping) and linear.get("kda_layers"):
         recurrent = set(linear["kda_layers"])  # numbered from one
@@ -471,9 +486,11 @@ def _windowed_kinds(config: Mapping[str, Any], count: int) -> list[str]:
             return [CHUNKED if used else FULL for used in rope_layers]
         every = int(config.get("full_attention_every") or 4)
         return [FULL if (i + 1) % every == 0 else CHUNKED for i in range(count)]
-    window = config.get("sliding_window")
-    if not window or config.get("use_sliding_window") is False:
+    window, late = config.get("sliding_window"), config.get("max_window_layers")
+    if not window or not config.get("use_sliding_window", late is None):
         return [FULL] * count
+    if isinstance(late, int):  # Qwen2: windows from this layer on
+        return [SLIDING if i >= late else FULL for i in range(count)]
     period = _first(config, "sliding_window_pattern", "_sliding_window_pattern", "full_attention_every")
     period = period if isinstance(period, int) else _PATTERN_DEFAULT.get(model_type)
     if period:
@@ -552,30 +569,45 @@ def _state(config: Mapping[str, Any], shape: _Shape) -> tuple[State, tuple[Tenso
             Tensor("attention", sharded=shape.hidden * v_size * v_heads),
             Tensor("router", sharded=shape.hidden * 2 * v_heads),
         )
-        return State((kernel - 1) * width, v_heads * v_size * k_size, recurrent_bytes), tensors
+        return State("gdn", (kernel - 1) * width, v_heads * v_size * k_size, recurrent_bytes), tensors
     linear = config.get("linear_attn_config")
     if isinstance(linear, Mapping):  # Kimi delta attention: the recurrent state is kept in fp32
         heads, size = int(linear["num_heads"]), int(linear["head_dim"])
         kernel = int(linear.get("short_conv_kernel_size") or 4)
         width = heads * size
-        return State((kernel - 1) * 3 * width, heads * size * size, 4), (
+        return State("kda", (kernel - 1) * 3 * width, heads * size * size, 4), (
             Tensor("attention", sharded=4 * shape.hidden * width),
         )
+    if config.get("conv_L_cache"):  # LFM2: a gated short convolution
+        width = int(config.get("conv_dim") or shape.hidden)
+        return State("conv", (int(config["conv_L_cache"]) - 1) * width, 0), (
+            Tensor("attention", sharded=4 * shape.hidden * width),
+        )
+    return _mamba(config, shape, recurrent_bytes)
+
+
+def _mamba(config: Mapping[str, Any], shape: _Shape, recurrent_bytes: int) -> tuple[State, tuple[Tensor, ...]]:
+    """State and weights of a Mamba 1 or 2 layer."""
+    if config.get("model_type") == "nemotron_h":  # models/config.py, NemotronHForCausalLMConfig
+        recurrent_bytes = recurrent_bytes or 4
     inner = int(_first(config, "mamba_d_ssm", "mamba_intermediate", default=0))
-    heads = int(_first(config, "mamba_num_heads", "mamba_n_heads", default=0))
-    size = int(_first(config, "mamba_head_dim", "mamba_d_head", default=0) or 0) if heads else 0
+    alone = "num_heads" if config.get("model_type") == "mamba2" else "mamba_num_heads"
+    heads = int(_first(config, alone, "mamba_n_heads", "n_mamba_heads", default=0))
+    size = _first(config, "mamba_head_dim", "mamba_d_head", default=0)
+    size = size if heads and isinstance(size, int) else 0  # Bamba says "auto"
     expand = int(_first(config, "mamba_expand", "expand", default=2))
     inner = inner or heads * size or expand * shape.hidden
     states = int(_first(config, "ssm_state_size", "mamba_d_state", "state_size", default=16))
     kernel = int(_first(config, "conv_kernel", "mamba_d_conv", "conv_kernel_size", default=4))
     if not heads:  # Mamba 1
         rank = -(-shape.hidden // 16)
-        return State((kernel - 1) * inner, inner * states, recurrent_bytes), (
+        return State("mamba1", (kernel - 1) * inner, inner * states, recurrent_bytes), (
             Tensor("attention", sharded=shape.hidden * 2 * inner),
             Tensor("attention", sharded=inner * (shape.hidden + rank * 2 + 2 * states)),
         )
-    groups = int(_first(config, "n_groups", "mamba_n_groups", default=1))
+    groups = int(_first(config, "n_groups", "mamba_n_groups", "mamba_ngroups", default=1))
     state = State(
+        "mamba2",
         (kernel - 1) * inner,
         heads * (inner // heads) * states,
         recurrent_bytes,
@@ -652,10 +684,35 @@ def _feed_forward(
     return False, width, tuple(tensors) if width else ()
 
 
+def _head_sizes(config: Mapping[str, Any], shape: _Shape, kind: str, index: int) -> tuple[int, int, int]:
+    """(key/value heads, size of a key, size of a value) of layer ``index``."""
+    per_layer = config.get("num_key_value_heads")
+    heads = int(per_layer[index]) if isinstance(per_layer, Sequence) else shape.kv_heads
+    size = shape.head
+    value = 0 if config.get("kv_lora_rank") else int(config.get("v_head_dim") or 0)
+    if kind == FULL and config.get("global_head_dim"):  # Gemma 4
+        size = int(config["global_head_dim"])
+        if config.get("attention_k_eq_v"):
+            heads = int(config.get("num_global_key_value_heads") or heads)
+    if kind == SLIDING:  # MiMo-V2
+        heads = int(config.get("swa_num_key_value_heads") or heads)
+        size = int(config.get("swa_head_dim") or size)
+        value = int(config.get("swa_v_head_dim") or value)
+    own = config.get("per_layer_config")  # transformers 5: what single layers have otherwise, by number
+    for number, fields in own.items() if isinstance(own, Mapping) else ():
+        if int(number) == index:
+            size, heads = int(fields.get("head_dim", size)), int(fields.get("num_key_value_heads", heads))
+    return heads, size, value or size
+
+
 def _attention(config: Mapping[str, Any], shape: _Shape, kind: str, index: int) -> Layer:
     """The attention part of layer ``index``."""
     if kind == NONE:
         return Layer(NONE)
+    if kind == _BOTH:
+        state, tensors = _state(config, shape)
+        layer = _attention(config, shape, FULL, index)
+        return replace(layer, state=state, tensors=(*layer.tensors, *tensors))
     if kind == LINEAR:
         state, tensors = _state(config, shape)
         return Layer(LINEAR, state=state, tensors=tensors)
@@ -664,15 +721,7 @@ def _attention(config: Mapping[str, Any], shape: _Shape, kind: str, index: int) 
         # DeepSeek V3.2's indexer caches its key in fp8 with one fp32 scale per 128 (models/deepseek_v2.py).
         size = int(config.get("index_head_dim") or 0)
         return Layer(MLA, 1, latent, 0, indexer=size + 4 * (size // 128), tensors=_mla_tensors(config, shape))
-    heads, size = shape.kv_heads, shape.head
-    per_layer = config.get("num_key_value_heads")
-    if isinstance(per_layer, Sequence):
-        heads = int(per_layer[index])
-    if kind == FULL and config.get("global_head_dim"):
-        size = int(config["global_head_dim"])
-        heads = int(config.get("num_global_key_value_heads") or heads)
-    value = int(config.get("v_head_dim") or 0) if not config.get("kv_lora_rank") else 0
-    value = value or size
+    heads, size, value = _head_sizes(config, shape, kind, index)
     query = 2 if config.get("attn_output_gate") or config.get("model_type") == "qwen3_next" else 1
     tensors = (
         Tensor(
@@ -695,35 +744,25 @@ def _layers(config: Mapping[str, Any], shape: _Shape, moe: Moe | None, count: in
     layers = []
     patterned = isinstance(config.get("hybrid_override_pattern"), str)
     signs = [sign for sign in str(config.get("hybrid_override_pattern", "")) if sign in "M*-E"]
+    caching = count - int(config.get("num_kv_shared_layers") or 0)  # the others read an earlier layer's cache
     for index, kind in enumerate(_kinds(config, count)):
         layer = _attention(config, shape, kind, index)
+        if index >= caching:
+            layer = replace(layer, kind=NONE)
         if patterned and signs[index] in "M*":  # Nemotron-H: one part per layer
             layers.append(layer)
             continue
         experts = moe if not patterned or signs[index] == "E" else None
         has_moe, width, tensors = _feed_forward(config, shape, experts, index)
         norms = Tensor("norm", replicated=2 * shape.hidden)
-        layers.append(
-            Layer(
-                layer.kind,
-                layer.kv_heads,
-                layer.head_size,
-                layer.value_size,
-                layer.window,
-                layer.state,
-                layer.indexer,
-                width,
-                has_moe,
-                (*layer.tensors, *tensors, norms),
-            )
-        )
+        layers.append(replace(layer, intermediate=width, moe=has_moe, tensors=(*layer.tensors, *tensors, norms)))
     return tuple(layers)
 
 
 def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
     """Key/value heads; all heads when the config names none (multi-head attention)."""
-    if config.get("multi_query") and not config.get("new_decoder_architecture") and not config.get("num_kv_heads"):
-        return 1
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1  # Falcon; GPT-BigCode
     found = _first(config, "num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num", default=heads)
     if isinstance(found, Sequence):
         found = max(found, default=heads)
@@ -839,7 +878,10 @@ def _shape(text: Mapping[str, Any]) -> _Shape:
     hidden = int(_first(text, "hidden_size", "n_embd", "d_model", "dim", default=0) or 0)
     if not hidden:
         raise ModelConfigError("config.json gives no hidden_size: this is not the config of a language model")
-    head = int(_first(text, "head_dim", "hidden_size_per_head", default=0) or 0) or (hidden // heads if heads else 0)
+    head = int(_first(text, "head_dim", "hidden_size_per_head", "attention_head_dim", default=0) or 0)
+    if text.get("model_type") in _NOT_MLA:
+        head = int(text["qk_nope_head_dim"]) + int(text["qk_rope_head_dim"])  # values are padded to it
+    head = head or (hidden // heads if heads else 0)
     width = _first(text, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "ffn_hidden_dim", default=0)
     if isinstance(width, Sequence):
         width = max(width, default=0)
@@ -899,6 +941,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     architecture = str(architectures[0])
     shape = _shape(text)
     count = int(_first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=0) or 0)
+    count = count or len(_first(text, "hybrid_override_pattern", "layers_block_type", "layer_types", default=""))
     if not count:
         raise ModelConfigError("config.json gives no number of layers: this is not the config of a language model")
     dtype = str(

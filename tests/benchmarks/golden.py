@@ -1,9 +1,10 @@
 """Is the KV planner exact? ``python tests/benchmarks/golden.py FILE.jsonl`` compares it with vectors of vLLM's own.
 
-A line of the file holds what went in (``architecture``, ``avail`` bytes per worker, ``max_model_len``, parallel
-sizes, ``block_size``, ``max_num_batched_tokens``, ``options``) and what vLLM's planner made of it (``num_blocks``,
-``bytes_per_block``, ``need_one_request``, ``kv_tokens``, ``concurrency`` with four digits, or ``error``). Every
-number that a line has must be met. The last line of the output is ``N/N exact``; the exit code is 1 when it is not.
+A line of the file holds what went in (``architecture``: fields of the model's config.json, ``avail`` bytes per worker,
+``max_model_len``, parallel sizes, ``block_size``, ``max_num_batched_tokens``, ``options``) and what vLLM's planner made
+of it (:data:`COMPARED`, or ``error``, the beginning of its message). Every one of these that a line has must be met. An
+option that is not known here, or a line that cannot be read, counts as not met and is printed. The last line of the
+output is ``N/N exact``; the exit code is 1 when it is not.
 """
 
 from __future__ import annotations
@@ -11,39 +12,49 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError, SizingError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._kv_cache import KvOptions, plan_kv_cache
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import ModelSpec, read_model
 
 FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "models"
+COMPARED = ("num_blocks", "bytes_per_block", "need_one_request", "kv_tokens", "concurrency", "max_model_len")
 # Sizes that the cache does not depend on, for architectures that come without them.
 FILLER = {"hidden_size": 4096, "num_attention_heads": 32, "vocab_size": 32000, "intermediate_size": 8192}
-AUTO = ("auto", "auto_len", "auto_length", "autofit", "auto_fit", "max_model_len_auto")
+# What the options of a vector are called: vLLM's own names, and short ones.
+NAMES = {
+    "auto": ("auto", "auto_len", "auto_length", "autofit", "auto_fit", "max_model_len_auto", "max_model_len"),
+    "batches": ("concurrent_batches", "max_concurrent_batches"),
+    "block_size": ("block_size",),
+    "blocks": ("num_gpu_blocks_override", "num_blocks_override"),
+    "caching": ("enable_prefix_caching", "prefix_caching", "align", "mamba_align"),
+    "dcp": ("dcp", "dcp_size", "decode_context_parallel_size"),
+    "dtype": ("kv_cache_dtype", "kv_dtype", "cache_dtype"),
+    "mamba": ("mamba_cache_mode", "mamba_mode", "mamba"),
+    "no_caching": ("no_enable_prefix_caching", "no_prefix_caching", "noprefix", "nopc"),
+    "no_hybrid": ("nohyb", "no_hybrid", "disable_hybrid_kv_cache_manager"),
+    "tokens": ("max_num_batched_tokens",),
+}
+KEYS = {spelling: name for name, spellings in NAMES.items() for spelling in spellings}
 
 
 def model_of(vector: Mapping[str, Any]) -> ModelSpec:
-    """The model of a vector: its architecture's fields, completed by the fixture of the model's name."""
-    given = dict(vector["architecture"])
-    config: dict[str, Any] = dict(FILLER)
-    if not given.get("kv_lora_rank") and vector.get("model") and needs_fixture(vector):
-        config |= fixture(str(vector["model"]))
-    config |= {key: value for key, value in given.items() if key != "kv_cache_dtype"}
-    return read_model(config)
+    """The model of a vector: its architecture's fields.
 
-
-def needs_fixture(vector: Mapping[str, Any]) -> bool:
-    """Whether vLLM's groups hold kinds of layers that the architecture's fields say nothing about."""
-    kinds = {str(group[1]) for group in vector.get("groups", [])}
-    given = vector["architecture"]
-    linear = any("Mamba" in kind for kind in kinds) or "next" in str(vector.get("model", "")).lower()
-    return linear and not any("linear" in key or "mamba" in key for key in given)
+    Those of a hybrid model, of which the fields rarely tell the whole, are completed by the fixture of its name.
+    """
+    given = {key: value for key, value in vector["architecture"].items() if key != "kv_cache_dtype"}
+    known = fixture(str(vector.get("model")))
+    if known and read_model(known).hybrid:
+        return read_model({**known, **given})
+    return read_model({**FILLER, **given})
 
 
 def fixture(name: str) -> dict[str, Any]:
@@ -55,61 +66,87 @@ def fixture(name: str) -> dict[str, Any]:
     return {}
 
 
-def options_of(vector: Mapping[str, Any], model: ModelSpec) -> KvOptions:
-    """The planner's options from a vector's fields; the names of the unusual ones are taken liberally."""
-    extra = vector.get("options") or {}
+def named_options(vector: Mapping[str, Any]) -> dict[str, Any]:
+    """The vector's options by the names of :data:`NAMES`; raises :class:`ValueError` for one that is not there."""
+    given = {key: value for key, value in (vector.get("options") or {}).items() if value is not None}
+    unknown = sorted(given.keys() - KEYS.keys())
+    if unknown:
+        raise ValueError(f"unknown option {', '.join(unknown)}")
+    return {KEYS[key]: value for key, value in given.items()}
+
+
+def readings(vector: Mapping[str, Any], model: ModelSpec) -> Iterator[tuple[KvOptions, int | None]]:
+    """The planner's options and the override of the blocks; more than one when the vector leaves some open.
+
+    That is for states: whether prefix caching is on, and whether the kernels save checkpoints (they do so by GPU).
+    """
+    extra = named_options(vector)
     pipeline = int(vector.get("pipeline_parallel", 1))
-    mode = str(extra.get("mamba_cache_mode") or extra.get("mamba_mode") or extra.get("mamba") or "")
-    align = mode == "align" or bool(extra.get("align")) or (not mode and "align" not in extra)
-    if model.hybrid and not mode and "align" not in extra:
-        align = "none" not in str(vector.get("name", ""))
-    requested = vector.get("requested_max_model_len", vector["max_model_len"])
-    auto = (
-        any(extra.get(key) for key in AUTO) or requested in (-1, "auto") or extra.get("max_model_len") in (-1, "auto")
-    )
     length = vector["max_model_len"]
-    if auto:
-        length = model.max_len if model.max_len > 2048 else max(int(length), 131072)
-    return KvOptions(
-        max_model_len=int(length),
-        block_size=int(extra.get("block_size") or vector.get("attention_block_size") or vector.get("block_size", 16)),
-        dtype=str(vector["architecture"].get("kv_cache_dtype") or extra.get("kv_cache_dtype") or "auto"),
+    auto = extra.get("auto") in (True, 1, -1, "auto") or length in (-1, "auto")
+    options = KvOptions(
+        max_model_len=model.max_len if length in (-1, "auto") else int(length),
+        block_size=int(extra.get("block_size") or vector.get("block_size") or 16),
+        dtype=str(extra.get("dtype") or vector["architecture"].get("kv_cache_dtype") or "auto"),
         tensor_parallel=int(vector.get("tensor_parallel", 1)),
         pipeline_parallel=pipeline,
-        max_num_batched_tokens=int(vector.get("max_num_batched_tokens", 8192)),
-        concurrent_batches=int(extra.get("concurrent_batches") or pipeline + 1),
-        mamba_align=align,
-        hybrid_manager=not (extra.get("nohyb") or extra.get("disable_hybrid_kv_cache_manager")),
-        auto_length=bool(auto),
-        context_parallel=int(extra.get("dcp") or extra.get("decode_context_parallel_size") or 1),
+        max_num_batched_tokens=int(extra.get("tokens") or vector.get("max_num_batched_tokens") or 8192),
+        concurrent_batches=int(extra.get("batches") or pipeline + 1),
+        hybrid_manager=not extra.get("no_hybrid"),
+        auto_length=auto,
+        context_parallel=int(extra.get("dcp") or 1),
     )
+    blocks = int(extra["blocks"]) if extra.get("blocks") else None
+    if not model.hybrid:
+        yield options, blocks
+        return
+    if "mamba" in extra:
+        modes = [extra["mamba"] in ("align", True)]
+    elif "caching" in extra or "no_caching" in extra:
+        modes = [bool(extra.get("caching", not extra.get("no_caching")))]
+    else:
+        modes = [True, False]
+    for align in modes:
+        yield replace(options, mamba_align=align), blocks
+        if align:
+            yield replace(options, checkpoints={}), blocks
 
 
 def differences(vector: Mapping[str, Any]) -> list[str]:
     """What the planner gives otherwise than vLLM; [] when the vector is met exactly."""
-    model = model_of(vector)
     try:
-        plan = plan_kv_cache(model, [int(count) for count in vector["avail"]], options_of(vector, model))
+        model = model_of(vector)
+        found = [compare(vector, model, options, blocks) for options, blocks in readings(vector, model)]
+    except (SizingError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return [f"cannot be read: {error}"]
+    return min(found, key=len)
+
+
+def compare(vector: Mapping[str, Any], model: ModelSpec, options: KvOptions, blocks: int | None) -> list[str]:
+    """The differences under one reading of the vector."""
+    wanted = vector.get("error")
+    try:
+        plan = plan_kv_cache(model, [int(count) for count in vector["avail"]], options, blocks=blocks)
     except KvCacheError as error:
-        wanted = vector.get("error")
         if wanted is None:
             return [f"refused: {error}"]
         return [] if same_text(str(error), str(wanted)) else [f"error {str(error)!r}, vLLM {wanted!r}"]
-    if vector.get("error") is not None:
-        return [f"accepted with {plan.tokens} tokens, vLLM: {vector['error']}"]
-    request, block = list(plan.needed_bytes), list(plan.block_bytes)
+    if wanted is not None:
+        return [f"accepted with {plan.tokens} tokens, vLLM: {wanted}"]
     got = {
         "num_blocks": plan.num_blocks,
-        "bytes_per_block": block,
-        "need_one_request": request,
+        "bytes_per_block": list(plan.block_bytes),
+        "need_one_request": list(plan.needed_bytes),
         "kv_tokens": plan.tokens,
         "concurrency": round(plan.concurrency, 4),
         "max_model_len": plan.max_model_len,
     }
+    if options.auto_length and vector["max_model_len"] in (-1, "auto", options.max_model_len):
+        del got["max_model_len"]  # the vector has the length that was asked for; bytes and tokens tell the one found
     return [
-        f"{key} {value}, vLLM {vector[key]}"
-        for key, value in got.items()
-        if key in vector and same(value, vector[key]) is False
+        f"{key} {got[key]}, vLLM {vector[key]}"
+        for key in COMPARED
+        if key in got and key in vector and not same(got[key], vector[key])
     ]
 
 
@@ -132,17 +169,19 @@ def main(argv: list[str]) -> int:
     """Check every vector of the file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    vectors = [
-        json.loads(line) for line in parser.parse_args(argv).file.read_text(encoding="utf-8").splitlines() if line
-    ]
+    lines = [line for line in parser.parse_args(argv).file.read_text(encoding="utf-8").splitlines() if line.strip()]
     exact = 0
-    for vector in vectors:
-        found = differences(vector)
+    for number, line in enumerate(lines, 1):
+        try:
+            vector = json.loads(line)
+            name, found = vector.get("name", number), differences(vector)
+        except (AttributeError, ValueError) as error:
+            name, found = number, [f"cannot be read: {error}"]
         exact += not found
-        for line in found:
-            print(f"{vector.get('name', '?')}: {line}")
-    print(f"{exact}/{len(vectors)} exact")
-    return int(exact != len(vectors) or not vectors)
+        for difference in found:
+            print(f"{name}: {difference}")
+    print(f"{exact}/{len(lines)} exact")
+    return int(exact != len(lines) or not lines)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,14 @@ def write(path: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
+VECTORS = Path(__file__).parent / "fixtures" / "kv_vectors" / "vllm-0.33.0.jsonl"
+
+
+def test_the_vectors_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark("golden").main([str(VECTORS)]) == 0
+    assert capsys.readouterr().out == "69/69 exact\n"
+
+
 def test_golden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     golden = benchmark("golden")
     refused = {**VECTOR, "avail": [17179869184], "error": "To serve at least one request with the model's max"}
@@ -56,6 +64,39 @@ def test_golden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "2/2 exact"
     assert golden.main([write(tmp_path / "b", VECTOR, {**VECTOR, "kv_tokens": 1}, {**VECTOR, "error": "no"})]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1/3 exact"
+
+
+def test_what_golden_cannot_read_is_not_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = benchmark("golden")
+    strange = write(
+        tmp_path / "a",
+        {**VECTOR, "options": {"turbo": True}},
+        {**VECTOR, "architecture": {"num_key_value_heads": 8}},
+        {key: value for key, value in VECTOR.items() if key != "avail"},
+    )
+    with (tmp_path / "a").open("a", encoding="utf-8") as lines:
+        lines.write("not JSON\n")
+    assert golden.main([strange]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == "0/4 exact"
+    assert told[0] == "8B tp1: cannot be read: unknown option turbo"
+    assert all("cannot be read" in line for line in told[:-1])
+
+
+def test_options_of_vectors(tmp_path: Path) -> None:
+    golden = benchmark("golden")
+    # Half the blocks are overridden; the length is fitted; each is told from the plain vector.
+    half = {"num_blocks": 16385, "need_one_request": [17179869184], "kv_tokens": 262160, "concurrency": 2.0001}
+    fitted = {"avail": [10 << 30], "num_blocks": 5120, "need_one_request": [10735321088], "kv_tokens": 81920,
+              "concurrency": 1.0002}  # fmt: skip
+    lines = write(
+        tmp_path / "a",
+        {**VECTOR, **half, "options": {"num_gpu_blocks_override": 16385}},
+        {**VECTOR, **fitted, "options": {"auto": True}},
+        {**VECTOR, **fitted, "options": {"auto": True}, "max_model_len": 81904},
+    )
+    assert golden.main([lines]) == 0
+    assert golden.main([write(tmp_path / "b", {**VECTOR, **fitted})]) == 1
 
 
 def test_sizing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
