@@ -85,7 +85,7 @@ class KvRules:
     smaller one. ``tokens_by_concurrency``: the logged tokens are concurrency times length rather than blocks times
     block size. ``null_block``: one block is held back before the check that a request fits.
     ``in_flight``: a sliding window keeps the tokens of every batch in flight, not of one.
-    ``align_default``: hybrid models with prefix caching keep two states per request.
+    ``align_default``: hybrid models have prefix caching, hence two states per request.
     """
 
     padding_threshold: float = 1.5

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ._catalogue import GIB, GpuType
 from ._errors import KvCacheError
 from ._kv_cache import KvOptions, KvPlan, KvRules, pipeline_partition, plan_kv_cache
-from ._model import ModelSpec, Quantization, Tensor, padded_vocabulary, stored_bytes
+from ._model import CHUNKED, ModelSpec, Quantization, Tensor, padded_vocabulary, stored_bytes
 
 __all__ = [
     "DEFAULT_OPTIONS",
@@ -61,12 +61,16 @@ class Regime:
     max_num_seqs * vocabulary * 4 bytes; ``sampler_buffer`` whether the Triton top-k/top-p kernel keeps a buffer of
     one row of the vocabulary per multiprocessor. ``sampler_band`` is its uncertainty, in the same units.
     ``graphs``: the estimate for CUDA graphs is subtracted (V1 runner). ``v2_runner`` is which models the second
-    model runner serves: ``none``, ``qwen3``, ``dense`` or ``all``; ``v2_sampler`` is its sampler peak and
-    ``v2_graphs`` whether it subtracts graphs. ``moe_workspace_kept``: the experts' workspace outlives the forward
+    model runner serves: ``none``, ``plain`` (of ``v2_architectures``, dense and not quantised), ``listed`` (of
+    ``v2_architectures``), ``dense`` (those, and what is neither hybrid nor a mixture of experts) or ``all``;
+    ``v2_sampler`` is its sampler peak, ``v2_graphs`` whether it subtracts graphs, ``v2_encoder`` whether it profiles
+    the vision tower. ``moe_workspace_kept``: the experts' workspace outlives the forward
     pass, so it adds to the sampler's peak. ``compile_tax``: the first boot pays for the compiler.
     ``non_torch`` in GiB is keyed by situation, see :func:`non_torch_bytes`. ``films_by_length``: a film with time
     stamps is profiled as long as the context; ``encoder_copies``: its outputs are kept twice.
-    ``big_batch``: GPUs of 160 GiB and more get 16384 batched tokens. ``mxfp4_tiles``: see :func:`_mxfp4_padding`.
+    ``big_batch``: GPUs of 160 GiB and more get 16384 batched tokens, compute capability 10 graphs for 1024 tokens.
+    ``mxfp4_tiles``: see :func:`_mxfp4_padding`. ``short_longrope``: LongRoPE models default to the length before
+    scaling. ``chunked_hybrid``: chunked attention has tables of its own. ``checkpoints`` as in :class:`KvOptions`.
     """
 
     since: tuple[int, int, int]
@@ -86,6 +90,11 @@ class Regime:
     encoder_copies: bool = False
     big_batch: bool = False
     mxfp4_tiles: bool = False
+    v2_architectures: frozenset[str] = frozenset()
+    v2_encoder: bool = False
+    short_longrope: bool = False
+    chunked_hybrid: bool = False
+    checkpoints: Mapping[str, int] = field(default_factory=dict)
 
 
 # Non-torch memory in GiB: what libraries allocate after the first snapshot, from the numbers that start-ups print
@@ -119,55 +128,90 @@ _V0_8 = Regime(
     films_by_length=True,  # models/qwen3_vl.py, _MAX_FRAMES_PER_VIDEO
     encoder_copies=True,  # v1/worker/gpu_model_runner.py, profile_run: outputs are copied into padded ones
 )
-# v1/core/kv_cache_utils.py: hybrid groups are padded when the larger is below 1.25 times the smaller.
-_V0_11 = replace(_V0_8, since=(0, 11, 0), kv=replace(_V0_8.kv, padding_threshold=1.25))
+# config/model.py, _get_and_verify_max_len.
+_V0_11 = replace(_V0_8, since=(0, 11, 0), short_longrope=True)
 # FlashInfer's sampler became opt-in: fp32 logits (1), torch.sort's values (1) and int64 indices (2), the copies of both
 # in its segmented radix sort (3), softmax and its cumulative sum (2). Start-ups of 0.11.2 to 0.16 print 4.84 GiB for
 # S = 1024 and V = 128256.
 _V0_11_1 = replace(_V0_11, since=(0, 11, 1), sampler=9.0, sampler_band=0.1)
+# v1/core/kv_cache_utils.py: hybrid groups are padded when the larger is below 1.25 times the smaller.
+_V0_12 = replace(_V0_11_1, since=(0, 12, 0), kv=replace(_V0_11_1.kv, padding_threshold=1.25))
 # v1/worker/workspace.py: the experts' workspace is kept (not in 0.12, in 0.14); the encoder's outputs are not copied.
-_V0_13 = replace(_V0_11_1, since=(0, 13, 0), moe_workspace_kept=True, encoder_copies=False, non_torch=_LIBRARIES_0_13)
+_V0_13 = replace(_V0_12, since=(0, 13, 0), moe_workspace_kept=True, encoder_copies=False, non_torch=_LIBRARIES_0_13)
+# envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE.
+_V0_14 = replace(_V0_13, since=(0, 14, 0), chunked_hybrid=True)
 # models/qwen3_vl.py, get_max_video_tokens: a film is two frames of the video processor's size.
-_V0_16 = replace(_V0_13, since=(0, 16, 0), films_by_length=False)
+_V0_16 = replace(_V0_14, since=(0, 16, 0), films_by_length=False)
 # v1/sample/ops/topk_topp_triton.py: top-k/top-p in place, one row of the vocabulary per multiprocessor as buffer; left
 # are fp32 logits, probabilities and exponential noise.
 _V0_17 = replace(_V0_16, since=(0, 17, 0), sampler=3.0, sampler_buffer=True)
-_V0_18 = replace(_V0_17, since=(0, 18, 0), non_torch=_LIBRARIES_0_18, mxfp4_tiles=True)
-_V0_19 = replace(_V0_18, since=(0, 19, 0), kv=replace(_V0_18.kv, padding_threshold=1.5))
-# v1/worker/gpu_worker.py: the CUDA graphs' estimate is subtracted (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS).
-_V0_20 = replace(_V0_19, since=(0, 20, 0), utilization=0.92, graphs=True, sampler_band=0.2)
-# v1/core/kv_cache_utils.py: the logged tokens are int(concurrency * length).
-_V0_21 = replace(_V0_20, since=(0, 21, 0), kv=replace(_V0_20.kv, tokens_by_concurrency=True, align_default=True))
-# config/vllm.py: the second runner for Qwen3ForCausalLM, dense and not quantised. Its dummy sampler run skips top-k,
-# top-p and the fp32 pass, its profile_cudagraph_memory returns 0. The first runner takes FlashInfer's sampler again.
-_V0_22 = replace(_V0_21, since=(0, 22, 0), sampler_buffer=False, v2_runner="qwen3")
-# Start-ups of 0.23 and newer lose memory on the first boot, when torch.compile's cache is cold.
-_V0_23 = replace(_V0_22, since=(0, 23, 0), compile_tax=True)
-# config/vllm.py: the second runner for every model that is neither hybrid nor a mixture of experts.
-_V0_25 = replace(_V0_23, since=(0, 25, 0), v2_runner="dense")
-# config/vllm.py: the second runner for all, which now measures graphs. kv_cache_utils.py: null block, batches in
-# flight. engine/arg_utils.py: GPUs of 160 GiB and more get 16384 batched tokens.
-_V0_30 = replace(
-    _V0_25, since=(0, 30, 0), v2_runner="all", v2_graphs=True, kv=KvRules(), big_batch=True, sampler_band=0.5
+# v1/core/kv_cache_utils.py: padded below 1.5 times.
+_V0_18 = replace(
+    _V0_17,
+    since=(0, 18, 0),
+    non_torch=_LIBRARIES_0_18,
+    mxfp4_tiles=True,
+    kv=replace(_V0_17.kv, padding_threshold=1.5),
 )
+# v1/worker/gpu_worker.py: the CUDA graphs' estimate is subtracted (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS).
+# transformers 5 moves the length before scaling out of the place where vLLM looks for it.
+_V0_20 = replace(_V0_18, since=(0, 20, 0), utilization=0.92, graphs=True, sampler_band=0.2, short_longrope=False)
+# v1/core/kv_cache_utils.py: the logged tokens are int(concurrency * length). envs.py: VLLM_USE_FLASHINFER_SAMPLER is on
+# again; FlashInfer's kernels have no buffer.
+_V0_21 = replace(_V0_20, since=(0, 21, 0), sampler_buffer=False, kv=replace(_V0_20.kv, tokens_by_concurrency=True))
+# config/vllm.py: the second runner, for these models if they are dense and not quantised. Its dummy sampler run skips
+# top-k, top-p and the fp32 pass, its profile_cudagraph_memory returns 0, its profile_run leaves the vision tower out.
+_V0_22 = replace(_V0_21, since=(0, 22, 0), v2_runner="plain", v2_architectures=frozenset({"Qwen3ForCausalLM"}))
+# Start-ups of 0.23 and newer lose memory on the first boot, when torch.compile's cache is cold.
+_V0_23 = replace(
+    _V0_22,
+    since=(0, 23, 0),
+    compile_tax=True,
+    v2_architectures=frozenset({"Qwen3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"}),
+)
+_V2_MIXTURES = frozenset({"DeepseekV2ForCausalLM", "Qwen2MoeForCausalLM", "GraniteMoeForCausalLM"})
+_V0_24 = replace(_V0_23, since=(0, 24, 0), v2_runner="listed", v2_architectures=_V0_23.v2_architectures | _V2_MIXTURES)
+_V0_25 = replace(_V0_24, since=(0, 25, 0), v2_runner="dense", v2_architectures=_V2_MIXTURES)
+# config/model.py: prefix caching is on for hybrid models. kv_cache_interface.py: windows keep every batch in flight.
+_V0_26 = replace(_V0_25, since=(0, 26, 0), kv=replace(_V0_25.kv, in_flight=True, align_default=True))
+_V0_27 = replace(_V0_26, since=(0, 27, 0), v2_encoder=True)
+# engine/arg_utils.py: GPUs of 160 GiB and more get 16384 batched tokens. config/vllm.py: larger graphs.
+_V0_28 = replace(_V0_27, since=(0, 28, 0), big_batch=True, v2_architectures=_V2_MIXTURES | {"DeepseekV4ForCausalLM"})
+# config/vllm.py: the second runner for all, which now measures graphs. kv_cache_utils.py: null block.
+_V0_29 = replace(_V0_28, since=(0, 29, 0), v2_runner="all", v2_graphs=True, kv=KvRules(), sampler_band=0.5)
+# mamba/mamba_mixer2.py, get_kv_cache_spec.
+_V0_32 = replace(_V0_29, since=(0, 32, 0), checkpoints={"mamba2": 1})
 # v1/worker/gpu/model_runner.py, _dummy_sampler_run: a second pass profiles the fp32 logits too; read, not measured.
-_V0_33 = replace(_V0_30, since=(0, 33, 0), v2_sampler=1.125, non_torch=_LIBRARIES_0_33)
+# mamba/gdn/qwen_gdn_linear_attn.py: FlashInfer's prefill kernel saves checkpoints.
+_V0_33 = replace(
+    _V0_32,
+    since=(0, 33, 0),
+    v2_sampler=1.125,
+    non_torch=_LIBRARIES_0_33,
+    checkpoints={"mamba2": 1, "gdn": 64},
+)
 
 REGIMES: tuple[Regime, ...] = (
     _V0_8,
     _V0_11,
     _V0_11_1,
+    _V0_12,
     _V0_13,
+    _V0_14,
     _V0_16,
     _V0_17,
     _V0_18,
-    _V0_19,
     _V0_20,
     _V0_21,
     _V0_22,
     _V0_23,
+    _V0_24,
     _V0_25,
-    _V0_30,
+    _V0_26,
+    _V0_27,
+    _V0_28,
+    _V0_29,
+    _V0_32,
     _V0_33,
 )
 NEWEST = (0, 33)  # the last (major, minor) that was read
@@ -194,20 +238,25 @@ def regime_of(version: str | None) -> Regime | Unknown:
     return [regime for regime in REGIMES if regime.since <= parsed][-1]
 
 
-# The second runner's own list besides dense models: 0.22 config/vllm.py (Qwen3, dense, not quantised), 0.25 the same
-# file (every model that is neither hybrid nor a mixture of experts, and these mixtures).
-_V2_MOE = frozenset({"DeepseekV2ForCausalLM", "Qwen2MoeForCausalLM", "GraniteMoeForCausalLM"})
-
-
 def runner_of(model: ModelSpec, regime: Regime) -> int:
     """Which model runner vLLM takes by default: 1 or 2 (``config/vllm.py``, ``use_v2_model_runner``)."""
     if regime.v2_runner == "all":
         return 2
-    if model.pooling or model.hybrid or regime.v2_runner == "none":
+    if model.pooling or model.hybrid:
         return 1
-    if regime.v2_runner == "qwen3":
-        return 2 if model.architecture == "Qwen3ForCausalLM" and model.quantization is None else 1
-    return 2 if model.moe is None or model.architecture in _V2_MOE else 1
+    listed = model.architecture in regime.v2_architectures
+    dense = model.moe is None
+    chosen = {
+        "plain": listed and dense and model.quantization is None,
+        "listed": listed,
+        "dense": listed or dense,
+    }
+    return 2 if chosen.get(regime.v2_runner) else 1
+
+
+def default_length(model: ModelSpec, regime: Regime, options: EngineOptions) -> int:
+    """The context in tokens: the wish, or what vLLM takes without one."""
+    return options.max_model_len or (model.original_len if regime.short_longrope else model.max_len)
 
 
 # ---------------------------------------------------------------------------------------------- options and results
@@ -438,7 +487,7 @@ def weight_bytes(
         first += count
         if model.tower is not None and stage == 0:
             # Input buffers of the tapped layers (models/qwen3_vl.py, deepstack_input_embeds).
-            tokens = resolved_batch(gpu, regime, options, options.max_model_len or model.max_len)[0]
+            tokens = resolved_batch(gpu, regime, options, default_length(model, regime, options))[0]
             size += (model.tower.outputs - 1) * tokens * model.hidden * dtype
         ends = _ends(model, stage, pipeline_parallel)
         size += ends * allocated(model.embedding.elements(tensor_parallel) * dtype)
@@ -585,14 +634,14 @@ def activation_bytes(
     """
     tensor, pipeline = parallel
     element = run_dtype_bytes(options)
-    length = options.max_model_len or model.max_len
+    length = default_length(model, regime, options)
     tokens, seqs = resolved_batch(gpu, regime, options, length)
     cublas = _CUBLAS_HOPPER if gpu.compute_capability[0] >= 9 else _CUBLAS
     second = runner_of(model, regime) == 2
     workspace = _workspace(model, tokens, tensor, element, regime.moe_workspace_kept)
     between = 2 * tokens * model.hidden * element if pipeline > 1 else 0  # hidden state and residual of another stage
     kept, tower = (0, 0)
-    if not options.mm_limit_zero and not stage:
+    if not options.mm_limit_zero and not stage and (regime.v2_encoder or not second):
         kept, tower = _encoder_bytes(model, regime, tokens, length, tensor, element)
     hidden = tokens * model.hidden * element
     forward = _forward_peak(model, tokens, tensor, element) + hidden + workspace + _FORWARD_REST
@@ -620,10 +669,12 @@ def cuda_graph_bytes(
     subtracts = regime.v2_graphs if runner_of(model, regime) == 2 else regime.graphs
     if not subtracts or options.enforce_eager:
         return 0
-    length = options.max_model_len or model.max_len
+    length = default_length(model, regime, options)
     tokens, seqs = resolved_batch(gpu, regime, options, length)
-    ceiling = 1024 if regime.since >= (0, 33, 0) and gpu.compute_capability[0] == 10 else 512
-    largest = min(2 * seqs, ceiling, tokens)
+    # config/vllm.py, _set_cudagraph_sizes; models/config.py, GptOssForCausalLMConfig.
+    largest = min(2 * seqs, 1024 if regime.big_batch and gpu.compute_capability[0] == 10 else 512, tokens)
+    if model.model_type == "gpt_oss":
+        largest = min(1024, tokens)
     sizes = len([n for n in (1, 2, 4) if n <= largest]) + len(range(8, min(largest, 255) + 1, 8))
     sizes += len(range(256, largest + 1, 16))
     layers = pipeline_partition(len(model.layers), parallel[1])[0]
@@ -703,7 +754,7 @@ def _band(
     """Uncertainty of every part, in GiB (one sigma), by how it is known."""
     certain = {"headers": 0.003, "size": 0.003, "formula": 0.01}[model.weights.source]
     weights = first.weights / GIB * (certain if model.known else 0.1) + 0.02
-    length = options.max_model_len or model.max_len
+    length = default_length(model, regime, options)
     seqs = resolved_batch(gpu, regime, options, length)[1]
     unit = seqs * model.vocabulary * 4 / GIB
     activations = 0.03 * first.activations / GIB + 0.03 + regime.sampler_band * unit
@@ -737,19 +788,31 @@ def _stages(model: ModelSpec, gpu: GpuType, regime: Regime, options: EngineOptio
     return tuple(stages)
 
 
+def _block_size(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> int:
+    """Tokens per block that the attention kernels ask for (``platforms/cuda.py``: the first backend that fits).
+
+    MLA: FlashInfer's takes 32 (compute capability 10); Hopper has FlashAttention's (16), and FlashMLA (64) for fp8.
+    Sparse attention takes 64.
+    """
+    if any(layer.indexer for layer in model.layers):
+        return 64
+    if model.mla and gpu.compute_capability[0] in (9, 10):
+        return 32 if gpu.compute_capability[0] == 10 else 64 if options.kv_cache_dtype.startswith("fp8") else 16
+    return 16
+
+
 def kv_options(
     model: ModelSpec, gpu: GpuType, regime: Regime, options: EngineOptions, parallel: tuple[int, int]
 ) -> KvOptions:
     """The options of the KV planner that these engine options amount to."""
-    length = options.max_model_len or model.max_len
+    length = default_length(model, regime, options)
     tensor, pipeline = parallel
     second = runner_of(model, regime) == 2
     batches = (pipeline + 1 if second else 2 if pipeline == 1 else pipeline) if options.async_scheduling else pipeline
-    # FlashMLA's blocks hold 64 tokens; earlier versions log blocks of 16 for MLA (FlashAttention's MLA).
-    block = options.block_size or (64 if model.mla and regime.since >= (0, 30, 0) else 16)
+    chunked = any(layer.kind == CHUNKED for layer in model.layers)
     return KvOptions(
         max_model_len=length,
-        block_size=block,
+        block_size=options.block_size or _block_size(model, gpu, options),
         dtype=options.kv_cache_dtype,
         model_bytes=run_dtype_bytes(options),
         tensor_parallel=tensor,
@@ -757,7 +820,8 @@ def kv_options(
         max_num_batched_tokens=resolved_batch(gpu, regime, options, length)[0],
         concurrent_batches=batches,
         mamba_align=regime.kv.align_default and options.prefix_caching,
-        hybrid_manager=options.hybrid_manager,
+        checkpoints={f: n for f, n in regime.checkpoints.items() if f != "gdn" or gpu.compute_capability[0] >= 9},
+        hybrid_manager=options.hybrid_manager and (regime.chunked_hybrid or not chunked),
         auto_length=options.auto_length,
     )
 

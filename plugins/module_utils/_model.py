@@ -168,7 +168,8 @@ class Weights:
 class ModelSpec:
     """A model as the sizing formulas see it; made by :func:`read_model`.
 
-    ``dtype_bytes`` is the size of an unquantised weight as stored. ``max_len`` is the longest context in tokens.
+    ``dtype_bytes`` is the size of an unquantised weight as stored. ``max_len`` is the longest context in tokens;
+    ``original_len`` is that of a LongRoPE model before scaling, else the same.
     ``rope_elements`` is the size of the rotary tables (tokens times rotated dimensions, all tables together).
     ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model. ``pooling``: the
     model returns vectors or scores, not text.
@@ -188,6 +189,7 @@ class ModelSpec:
     dtype: str
     dtype_bytes: int
     max_len: int
+    original_len: int
     rope_elements: int
     gated: bool
     weights: Weights
@@ -261,6 +263,13 @@ def max_model_len(config: Mapping[str, Any]) -> int:
     if not factor or kind in _UNSCALED_ROPE or str(config.get("model_type", "")).startswith("gemma3"):
         return length
     return int(length * factor)
+
+
+def _original_len(config: Mapping[str, Any], length: int) -> int:
+    """The length that a LongRoPE model was made for, before scaling; ``length`` for any other."""
+    rope = _rope(config)
+    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(original) if original and rope.get("rope_type", rope.get("type")) == "longrope" else length
 
 
 # ---------------------------------------------------------------------------------------------- quantisation
@@ -981,6 +990,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
         dtype=dtype,
         dtype_bytes=dtype_bytes,
         max_len=length,
+        original_len=_original_len(text, length),
         rope_elements=_rope_elements(text, shape, length, multimodal),
         gated=shape.gated,
         weights=weights,

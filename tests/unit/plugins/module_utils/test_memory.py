@@ -119,13 +119,25 @@ def test_regimes_are_in_order_and_say_what_they_do_not_know() -> None:
     assert regime("0.11.0").sampler < regime("0.11.2").sampler > regime("0.17.0").sampler
 
 
-def test_which_runner() -> None:
-    assert runner_of(model(LLAMA), regime("0.24.0")) == 1
-    assert runner_of(model("qwen3-8b"), regime("0.22.0")) == 2
-    assert runner_of(model(LLAMA), regime("0.25.0")) == 2
-    assert runner_of(model("qwen3-next-80b-a3b-instruct"), regime("0.25.0")) == 1
-    assert runner_of(model("mixtral-8x7b-instruct-v0.1"), regime("0.25.0")) == 1
-    assert runner_of(model("mixtral-8x7b-instruct-v0.1"), regime("0.33.0")) == 2
+@pytest.mark.parametrize(
+    ("name", "version", "runner"),
+    [
+        ("qwen3-8b", "0.21.0", 1),
+        ("qwen3-8b", "0.22.0", 2),
+        ("qwen3-235b-a22b-fp8", "0.24.0", 1),
+        (LLAMA, "0.22.1", 1),
+        (LLAMA, "0.23.0", 2),
+        ("meta-llama-3.1-70b-instruct-awq-int4", "0.23.0", 1),
+        ("meta-llama-3.1-70b-instruct-awq-int4", "0.24.0", 2),
+        ("phi-4", "0.24.0", 1),
+        ("phi-4", "0.25.0", 2),
+        ("qwen3-next-80b-a3b-instruct", "0.28.0", 1),
+        ("mixtral-8x7b-instruct-v0.1", "0.28.0", 1),
+        ("mixtral-8x7b-instruct-v0.1", "0.29.0", 2),
+    ],
+)
+def test_which_runner(name: str, version: str, runner: int) -> None:
+    assert runner_of(model(name), regime(version)) == runner
 
 
 @pytest.mark.parametrize(
