@@ -69,8 +69,9 @@ class Regime:
     ``non_torch`` in GiB is keyed by situation, see :func:`non_torch_bytes`. ``films_by_length``: a film with time
     stamps is profiled as long as the context; ``encoder_copies``: its outputs are kept twice.
     ``big_batch``: GPUs of 160 GiB and more get 16384 batched tokens, compute capability 10 graphs for 1024 tokens.
-    ``mxfp4_tiles``: see :func:`_mxfp4_padding`. ``short_longrope``: LongRoPE models default to the length before
-    scaling. ``chunked_hybrid``: chunked attention has tables of its own. ``checkpoints`` as in :class:`KvOptions`.
+    ``mxfp4_tiles``: Triton's mxfp4 layout pads to larger tiles. ``short_longrope``: LongRoPE models default to the
+    length before scaling. ``chunked_hybrid``: chunked attention has tables of its own. ``checkpoints`` as in
+    :class:`KvOptions`.
     """
 
     since: tuple[int, int, int]
@@ -143,14 +144,13 @@ _V0_14 = replace(_V0_13, since=(0, 14, 0), chunked_hybrid=True)
 # models/qwen3_vl.py, get_max_video_tokens: a film is two frames of the video processor's size.
 _V0_16 = replace(_V0_14, since=(0, 16, 0), films_by_length=False)
 # v1/sample/ops/topk_topp_triton.py: top-k/top-p in place, one row of the vocabulary per multiprocessor as buffer; left
-# are fp32 logits, probabilities and exponential noise.
-_V0_17 = replace(_V0_16, since=(0, 17, 0), sampler=3.0, sampler_buffer=True)
+# are fp32 logits, probabilities and exponential noise. third_party/triton_kernels: larger tiles.
+_V0_17 = replace(_V0_16, since=(0, 17, 0), sampler=3.0, sampler_buffer=True, mxfp4_tiles=True)
 # v1/core/kv_cache_utils.py: padded below 1.5 times.
 _V0_18 = replace(
     _V0_17,
     since=(0, 18, 0),
     non_torch=_LIBRARIES_0_18,
-    mxfp4_tiles=True,
     kv=replace(_V0_17.kv, padding_threshold=1.5),
 )
 # v1/worker/gpu_worker.py: the CUDA graphs' estimate is subtracted (VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS).
@@ -161,7 +161,10 @@ _V0_20 = replace(_V0_18, since=(0, 20, 0), utilization=0.92, graphs=True, sample
 _V0_21 = replace(_V0_20, since=(0, 21, 0), sampler_buffer=False, kv=replace(_V0_20.kv, tokens_by_concurrency=True))
 # config/vllm.py: the second runner, for these models if they are dense and not quantised. Its dummy sampler run skips
 # top-k, top-p and the fp32 pass, its profile_cudagraph_memory returns 0, its profile_run leaves the vision tower out.
-_V0_22 = replace(_V0_21, since=(0, 22, 0), v2_runner="plain", v2_architectures=frozenset({"Qwen3ForCausalLM"}))
+# third_party/triton_kernels: the tiles before 0.17.
+_V0_22 = replace(
+    _V0_21, since=(0, 22, 0), v2_runner="plain", v2_architectures=frozenset({"Qwen3ForCausalLM"}), mxfp4_tiles=False
+)
 # Start-ups of 0.23 and newer lose memory on the first boot, when torch.compile's cache is cold.
 _V0_23 = replace(
     _V0_22,
@@ -437,22 +440,28 @@ def _up(size: float, step: int) -> float:
     return math.ceil(size / step) * step
 
 
-def _mxfp4_padding(model: ModelSpec, gpu: GpuType, regime: Regime, tensor_parallel: int) -> float:
-    """By what factor the experts of an mxfp4 model grow when the kernels pad them (``quantization/mxfp4.py``).
+def _mxfp4_growth(model: ModelSpec, gpu: GpuType, regime: Regime, tensor_parallel: int) -> float:
+    """By what factor the experts of an mxfp4 model grow from file to GPU (``quantization/mxfp4.py``).
 
-    Marlin (before Hopper): the expert width to a multiple of 128, the hidden size to 256. FlashInfer's kernels
-    (compute capability 10): 256 and 256. Triton's kernels (Hopper): width to 64 and hidden size to 256 inside the
-    swizzled layout; since about 0.18 in tiles of 256 by 256 for gate and up and 256 by 128 for down.
+    Marlin (before Hopper) pads the expert width to a multiple of 128 and the hidden size to 256, FlashInfer's kernels
+    (compute capability 10) both to 256. For Triton's (Hopper) the width is padded to 64; then values and scales are
+    swizzled into tiles (``triton_kernels/tensor_details/layout_details/hopper_{value,scale}.py``), while the scales as
+    loaded stay with the layer.
     """
     moe = model.moe
     if moe is None or model.quantization is None or "mxfp4" not in model.quantization.method:
         return 1.0
     width, hidden = moe.intermediate / tensor_parallel, model.hidden
-    if gpu.compute_capability[0] == 9 and regime.mxfp4_tiles:
-        padded = _up(2 * width, 256) * _up(hidden, 256) + _up(width, 256) * _up(hidden, 128)
-        return padded / (3 * width * hidden)
-    step = {9: 64, 10: 256}.get(gpu.compute_capability[0], 128)
-    return _up(width, step) * _up(hidden, 256) / (width * hidden)
+    if gpu.compute_capability[0] != 9:
+        step = 256 if gpu.compute_capability[0] == 10 else 128
+        return _up(width, step) * _up(hidden, 256) / (width * hidden)
+    padded = _up(width, 64)
+    rows, columns = (64, 128) if regime.mxfp4_tiles else (16, 64)
+    size = 0.0
+    for outputs, inputs in ((2 * padded, hidden), (hidden, padded)):
+        size += _up(outputs, rows) * _up(inputs, columns) / 2  # values
+        size += _up(outputs, 256) * _up(inputs / 32, 2) + outputs * inputs / 32  # scales, twice
+    return size / (3 * width * hidden * (1 / 2 + 1 / 32))
 
 
 def weight_bytes(
@@ -472,7 +481,7 @@ def weight_bytes(
     """
     dtype = run_dtype_bytes(options)
     quantization = _online_quantization(model, options)
-    growth = _mxfp4_padding(model, gpu, regime, tensor_parallel)
+    growth = _mxfp4_growth(model, gpu, regime, tensor_parallel)
     partition = pipeline_partition(len(model.layers), pipeline_parallel)
     stages: list[float] = []
     stored: list[float] = []
@@ -520,10 +529,13 @@ def _with_files(
 ) -> tuple[int, ...]:
     """The stages corrected by what the files hold beyond the formula (biases, scales, towers).
 
-    Files larger than the formula of an mxfp4 model hold the padding already.
+    Files larger than the formula of an mxfp4 model hold the padding already. Files that have little to do with the
+    formula (a quantisation that the config does not tell, an architecture of its own) scale it.
     """
     text = model.weights.total_bytes - model.weights.tower_bytes
     rest = text - sum(stored)
+    if abs(rest) > 0.3 * sum(stored) > 0:
+        stages, rest = [size * text / sum(stored) for size in stages], 0.0
     if growth > 1 and rest > 0.01 * text:
         rest = 0.0
     widen = dtype / model.dtype_bytes if model.quantization is None else 1.0

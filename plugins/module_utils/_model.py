@@ -885,7 +885,7 @@ _TIED_DEFAULT = frozenset(
 def _shape(text: Mapping[str, Any]) -> _Shape:
     heads = int(_first(text, "num_attention_heads", "n_head", "num_heads", "n_heads", default=0) or 0)
     hidden = int(_first(text, "hidden_size", "n_embd", "d_model", "dim", default=0) or 0)
-    if not hidden:
+    if hidden < 1:
         raise ModelConfigError("config.json gives no hidden_size: this is not the config of a language model")
     head = int(_first(text, "head_dim", "hidden_size_per_head", "attention_head_dim", default=0) or 0)
     if text.get("model_type") in _NOT_MLA:
@@ -951,7 +951,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     shape = _shape(text)
     count = int(_first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=0) or 0)
     count = count or len(_first(text, "hybrid_override_pattern", "layers_block_type", "layer_types", default=""))
-    if not count:
+    if count < 1:
         raise ModelConfigError("config.json gives no number of layers: this is not the config of a language model")
     dtype = str(
         _first(text, "dtype", "torch_dtype", default=_first(config, "dtype", "torch_dtype", default="bfloat16"))
@@ -959,6 +959,9 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     dtype_bytes = _DTYPE_BYTES.get(dtype, 2)
     moe = _moe(text)
     layers = _layers(text, shape, moe, count)
+    keeping = [layer for layer in layers if layer.kind not in (LINEAR, NONE)]
+    if any(min(layer.kv_heads, layer.head_size, layer.value_size or 1) < 1 for layer in keeping):
+        raise ModelConfigError("config.json gives no attention heads, or heads without a size")
     quantization = _quantization({**text, **config}, model_type)
     tied = bool(
         _first(config, "tie_word_embeddings", default=text.get("tie_word_embeddings", model_type in _TIED_DEFAULT))

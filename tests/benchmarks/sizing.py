@@ -47,19 +47,22 @@ FIELD: tuple[tuple[str, str, float, float, str, str], ...] = (
 
 def predict(row: Mapping[str, Any]) -> Budget | Unknown:
     """The budget of a row, from what was known before the start."""
-    args, gpu = row["args"], row["gpu"]
-    if not row["config"]:
+    args, gpu = row.get("args") or {}, row.get("gpu") or {}
+    if not row.get("config"):
         return Unknown("no config")
-    if (args.get("dp") or 1) > 1:
-        return Unknown("data parallelism is not covered")
     try:
-        model = read_model(row["config"], total_bytes=row["safetensors_bytes"])
+        model = read_model(row["config"], total_bytes=row.get("safetensors_bytes"))
     except SizingError as error:
         return Unknown(str(error))
+    if (args.get("dp") or 1) > 1 and model.moe is not None:
+        return Unknown("data parallelism of a mixture of experts is not covered")
+    length = args.get("max_model_len")
+    auto = length in ("auto", -1)
     options = EngineOptions(
         dtype=args.get("dtype") or "auto",
         kv_cache_dtype=args.get("kv_cache_dtype") or "auto",
-        max_model_len=args.get("max_model_len"),
+        max_model_len=None if auto else length,
+        auto_length=auto,
         max_num_batched_tokens=args.get("max_num_batched_tokens"),
         max_num_seqs=args.get("max_num_seqs"),
         gpu_memory_utilization=args.get("gpu_memory_utilization"),
@@ -68,11 +71,11 @@ def predict(row: Mapping[str, Any]) -> Budget | Unknown:
     )
     return memory_budget(
         model,
-        gpu_type(gpu["name"] or "", gpu.get("cuda_total_gib")),
+        gpu_type(gpu.get("name") or "", gpu.get("cuda_total_gib")),
         tensor=args.get("tp") or 1,
         pipeline=args.get("pp") or 1,
         options=options,
-        version=row["vllm_version"] or "",
+        version=row.get("vllm_version") or "",
     )
 
 
