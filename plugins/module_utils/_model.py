@@ -633,9 +633,9 @@ def _moe(config: Mapping[str, Any]) -> Moe | None:
     experts = _first(config, "num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", default=0)
     if isinstance(experts, Sequence):
         experts = max(experts, default=0)
-    if not experts or int(experts) < 2:
-        return None
     width = int(_first(config, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", default=0))
+    if not experts or int(experts) < 2 or width < 1:
+        return None
     per_token = _first(config, "num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k", "top_k", default=1)
     shared = int(
         _first(
@@ -897,7 +897,7 @@ def _shape(text: Mapping[str, Any]) -> _Shape:
     model_type = str(text.get("model_type", ""))
     has_moe = _first(text, "moe_intermediate_size", default=0)
     pure_state = model_type in ("mamba", "mamba2", "falcon_mamba", "nemotron_h")
-    width = int(width or (0 if has_moe or pure_state else 4 * hidden))
+    width = max(0, int(width or (0 if has_moe or pure_state else 4 * hidden)))
     if model_type in ("mamba", "mamba2", "falcon_mamba"):
         width = 0
     return _Shape(hidden, heads, _kv_heads(text, heads), head, width, model_type not in _UNGATED)

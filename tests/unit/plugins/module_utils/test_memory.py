@@ -18,6 +18,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory import (
     allocated,
     batch_defaults,
     cuda_graph_bytes,
+    default_length,
+    kv_options,
     memory_budget,
     parse_version,
     pinned_kv_bytes,
@@ -140,6 +142,48 @@ def test_which_runner(name: str, version: str, runner: int) -> None:
     assert runner_of(model(name), regime(version)) == runner
 
 
+NEXT, NANO = "qwen3-next-80b-a3b-instruct", "nvidia-nemotron-nano-9b-v2"
+SCOUT, DEEPSEEK = "llama-4-scout-17b-16e-instruct", "deepseek-v3"
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "version", "expected"),
+    [
+        (NEXT, "H100", "0.25.0", {"mamba_align": False}),
+        (NEXT, "H100", "0.26.0", {"mamba_align": True, "checkpoints": {}}),
+        (NANO, "L40S", "0.32.0", {"checkpoints": {"mamba2": 1}}),
+        (NEXT, "H100", "0.33.0", {"checkpoints": {"mamba2": 1, "gdn": 64}}),
+        (NEXT, "L40S", "0.33.0", {"checkpoints": {"mamba2": 1}}),
+        (SCOUT, "H100", "0.13.0", {"hybrid_manager": False}),
+        (SCOUT, "H100", "0.14.0", {"hybrid_manager": True}),
+        (DEEPSEEK, "H100", "0.33.0", {"block_size": 16}),
+        (DEEPSEEK, "B200", "0.33.0", {"block_size": 32}),
+        (DEEPSEEK, "L40S", "0.33.0", {"block_size": 16}),
+        (LLAMA, "H100", "0.33.0", {"block_size": 16, "concurrent_batches": 2}),
+    ],
+)
+def test_what_versions_and_gpus_change_of_the_cache(
+    name: str, gpu: str, version: str, expected: dict[str, Any]
+) -> None:
+    options = kv_options(model(name), gpu_type(gpu), regime(version), EngineOptions(), (1, 1))
+    assert {key: getattr(options, key) for key in expected} == expected
+
+
+def test_blocks_of_latent_attention_in_fp8_and_sparse() -> None:
+    fp8 = EngineOptions(kv_cache_dtype="fp8")
+    assert kv_options(model(DEEPSEEK), H100, regime("0.33.0"), fp8, (8, 1)).block_size == 64
+    sparse = read_model({**config(DEEPSEEK), "model_type": "deepseek_v32", "index_head_dim": 128, "index_n_heads": 64})
+    assert kv_options(sparse, gpu_type("L40S"), regime("0.33.0"), EngineOptions(), (8, 1)).block_size == 64
+
+
+def test_the_default_length_of_longrope_models() -> None:
+    scaled = {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 4096}
+    phi = read_model({**config("phi-3.5-moe-instruct"), **scaled})
+    for version, length in (("0.10.2", 131072), ("0.12.0", 4096), ("0.20.0", 131072)):
+        assert default_length(phi, regime(version), EngineOptions()) == length
+    assert default_length(phi, regime("0.12.0"), EngineOptions(max_model_len=65536)) == 65536
+
+
 @pytest.mark.parametrize(
     ("name", "version", "defaults"),
     [
@@ -229,13 +273,29 @@ def test_nvml_says_more_than_the_name() -> None:
 
 def test_towers_are_sharded_in_part() -> None:
     files = {
-        "language.weight": {"dtype": "BF16", "shape": [4, 10**9]},
+        "language.weight": {"dtype": "BF16", "shape": [27, 10**9]},
         "visual.weight": {"dtype": "BF16", "shape": [10**9]},
     }
     seen = read_model({**config("gemma-3-27b-it")}, headers=files)
     one, two = (weight_bytes(seen, H100, regime("0.33.0"), EngineOptions(), size)[0] for size in (1, 2))
     # 0.3 of the tower and the rotary tables (two bytes an element) are on both.
     assert two == pytest.approx(one / 2 + 0.3 * 10**9 + seen.rope_elements, rel=0.02)
+
+
+def test_files_that_the_formula_does_not_describe_scale_it() -> None:
+    # 4-bit files whose config says nothing of a quantisation: never less than the files, shared between the GPUs.
+    sized = read_model(config("llama-3.3-70b-instruct"), total_bytes=40 * 10**9)
+    one, four = (weight_bytes(sized, H100, regime("0.33.0"), EngineOptions(), size)[0] for size in (1, 4))
+    assert one == pytest.approx(40e9, rel=0.01)
+    assert four == pytest.approx(10e9, rel=0.02)
+
+
+def test_experts_of_gpt_oss_as_triton_lays_them_out() -> None:
+    # "Model loading took" 13.47 GiB (vLLM 0.11.x to 0.14), 13.64 and 7.01 with two GPUs (0.19, llm-d-planner PR 205).
+    sized = read_model(config("gpt-oss-20b"), total_bytes=13761300984)
+    for version, parallel, printed in (("0.13.0", 1, 13.47), ("0.19.0", 1, 13.64), ("0.19.0", 2, 7.01)):
+        found = weight_bytes(sized, H100, regime(version), EngineOptions(), parallel)[0] / GIB
+        assert found == pytest.approx(printed, rel=0.006)
 
 
 NAMES = st.sampled_from(sorted(path.stem for path in FIXTURES.glob("*.json")))
