@@ -2,8 +2,9 @@
  * A libnvidia-ml.so.1 for machines without GPUs: it answers from a text file that describes the host (README.md),
  * so that the real pynvml, and all that is built on it, runs unchanged.
  *
- * Only what pynvml calls for the facts of this collection is here; for everything else pynvml itself answers
- * "Function Not Found", as it does with an old driver. Constants and structures are those of NVIDIA's nvml.h.
+ * Only what pynvml calls for the facts of this collection, and `nvidia-ctk cdi generate` for its specification, is
+ * here; for everything else pynvml itself answers "Function Not Found", as it does with an old driver, and nvidia-ctk
+ * dies. Constants and structures are those of NVIDIA's nvml.h.
  */
 #define _GNU_SOURCE /* dladdr, realpath */
 #include <dlfcn.h>
@@ -357,6 +358,11 @@ API result nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, gpu **device) {
 /* ---- One GPU ---- */
 
 API result nvmlDeviceGetIndex(const gpu *g, unsigned int *index) { return give_uint(g, "index", g->index, index); }
+
+/* nvidia-ctk asks for the number in /dev/nvidiaN, and whether a handle is that of a MIG device. */
+API result nvmlDeviceGetMinorNumber(const gpu *g, unsigned int *minor) { return give_uint(g, "index", g->index, minor); }
+
+API result nvmlDeviceIsMigDeviceHandle(const gpu *g, unsigned int *is_mig) { return give_uint(g, "mig", 0, is_mig); }
 
 API result nvmlDeviceGetName(const gpu *g, char *name, unsigned int size) {
     result r = check(g, "name");

@@ -19,7 +19,7 @@ from tests.lab.phases import Say
 from tests.lab.settings import CACHE
 from tests.lab.wheelhouse import MIRROR
 
-from . import nvidia
+from . import docker_ce, nvidia, toolkit
 from .apt import Repository
 from .signing import Key, opened
 
@@ -31,13 +31,16 @@ _WRITERS = (Path(__file__).with_name("apt.py"), Path(__file__).with_name("deb.py
 def prepare(client: docker.DockerClient, say: Say) -> None:
     """Write the repositories whose data have changed."""
     with opened(_HOME, say) as key:
-        publish(repositories(client, key), MIRROR, _TREES, key, say)
+        publish(repositories(client, key, say), MIRROR, _TREES, key, say)
 
 
-def repositories(client: docker.DockerClient, key: Key) -> list[Repository]:
+def repositories(client: docker.DockerClient, key: Key, say: Say) -> list[Repository]:
     """Everything that vendors serve."""
-    del client  # for stand-ins that need a compiler
-    return nvidia.repositories(key)
+    return [
+        *nvidia.repositories(key),
+        *docker_ce.repositories(client, key, say),
+        *toolkit.repositories(client, key, say),
+    ]
 
 
 def publish(wanted: Iterable[Repository], mirror: Path, made_from: Path, key: Key, say: Say) -> None:

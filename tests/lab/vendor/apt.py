@@ -25,6 +25,7 @@ class Repository:
     origin: str
     packages: tuple[Package, ...]
     label: str = ""  # "": as the origin
+    directory: str = ""  # of a flat one, below path
     suite: str = ""
     component: str = ""
     architecture: str = "amd64"
@@ -35,6 +36,7 @@ class Repository:
         base = root / self.path
         for name, content in self.extra.items():
             _write(base / name, content)
+        base /= self.directory
         pool = f"dists/{self.suite}/pool/{self.component}/{self.architecture}" if self.suite else "."
         index = f"{self.component}/binary-{self.architecture}/Packages" if self.suite else "Packages"
         top = base / "dists" / self.suite if self.suite else base

@@ -7,10 +7,32 @@ import hashlib
 import io
 import posixpath
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 _MAGIC = b"!<arch>\n"
 _DIRECTORY, _PROGRAM, _DATA, _LINK = 0o755, 0o755, 0o644, 0o777
+
+
+class Stored(Mapping[str, bytes]):
+    """Large files of a package (absolute path -> content), read from this machine when they are asked for."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files = files
+
+    def __getitem__(self, path: str) -> bytes:
+        return self._files[path].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        """By size and time of each file, so that a package made from others reads differently."""
+        status = {path: file.stat() for path, file in self._files.items()}
+        return repr({path: (found.st_size, found.st_mtime_ns) for path, found in status.items()})
 
 
 @dataclasses.dataclass(frozen=True)
