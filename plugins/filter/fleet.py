@@ -9,8 +9,18 @@ FleetPlan = Mapping[str, Any]
 
 
 def instances_on(plan: FleetPlan, host: str) -> list[dict[str, Any]]:
-    """The instances that have a node on a host, by id, each as it stands in the plan."""
-    here = (instance for instance in plan["instances"] if any(node["host"] == host for node in instance["nodes"]))
+    """The instances that have a node on a host, by id, each with what that node is told merged in, and as ``node``."""
+    here = (
+        {
+            **instance,
+            "node": node,
+            "engine_args": {**instance["engine_args"], **node["engine_args"]},
+            "env": {**instance["env"], **node["env"]},
+        }
+        for instance in plan["instances"]
+        for node in instance["nodes"]
+        if node["host"] == host
+    )
     return sorted(here, key=lambda instance: str(instance["id"]))
 
 

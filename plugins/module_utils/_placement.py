@@ -1,42 +1,61 @@
-"""Decides which GPUs of which host an instance gets; private to the collection.
+"""Decides which GPUs of which hosts an instance gets; private to the collection.
 
-Pure and general: it knows demands (so many instances of so many GPUs), domains (GPUs of a host that may share an
-instance) and what runs already, and nothing of models, memory or vLLM.
+Pure and general: it knows demands (so many instances of so many sets of GPUs), domains (GPUs of a host that may form a
+set), which hosts are alike, and what runs already, and nothing of models, memory or vLLM.
 
-What runs and is still valid stays. The others go, the largest first, to the host with the fewest instances of their
-model, then with the most free GPUs, then by name; there into the tightest domain that has room. Where no domain has
-room although GPUs are free, the domain whose clearing moves the fewest instances is cleared, and those are placed anew.
+What runs and is still valid stays. The others go, the largest first, to the hosts with the fewest instances of their
+model, then with the most free GPUs, then by name; there into the tightest domain that has room for all sets, else into
+the fewest domains. An instance of several hosts takes equal parts of alike hosts. Where there is no room although GPUs
+are free, the places whose clearing moves the fewest instances are cleared, and those are placed anew.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Demand", "Domains", "NoRoomError", "Place", "Slot", "place_all"]
+__all__ = ["Demand", "Domains", "NoRoomError", "Place", "Places", "Slot", "place_all"]
 
 Domains = Mapping[str, Sequence[Sequence[int]]]  # by host: disjoint sets of GPU indices
 Slot = tuple[str, int]  # an instance: its model and ordinal
+Rank = tuple[int, int, str]  # of a host; the smaller, the better
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Instances of one model: ``replicas`` of them, or as many as fit (None)."""
+    """Instances of one model: ``replicas`` of them, or as many as fit (None).
+
+    An instance takes ``sets`` sets of ``gpus`` GPUs, each set within a domain, on each of ``span`` alike hosts.
+    """
 
     model: str
-    gpus: int  # of one instance
+    gpus: int  # of one set
     hosts: tuple[str, ...]  # where they may go
     replicas: int | None = None
+    sets: int = 1
+    span: int = 1
+
+    @property
+    def part(self) -> int:
+        """GPUs of one instance on one of its hosts."""
+        return self.gpus * self.sets
+
+    def fits(self, domains: Iterable[Collection[int]]) -> bool:
+        """Whether the free GPUs of a host, by domain, hold its part of an instance."""
+        return sum(len(free) // self.gpus for free in domains) >= self.sets
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an instance is."""
+    """Where an instance is on one host; its sets of GPUs stand one after the other."""
 
     host: str
     gpus: tuple[int, ...]
+
+
+Places = tuple[Place, ...]  # of one instance, by rank
 
 
 class NoRoomError(Exception):
@@ -48,21 +67,28 @@ class NoRoomError(Exception):
         self.placed = placed
 
 
-def place_all(demands: Sequence[Demand], domains: Domains, running: Mapping[Slot, Place]) -> dict[Slot, Place]:
-    """A place for every instance; equal input gives equal places, in whatever order it comes.
+def place_all(
+    demands: Sequence[Demand],
+    domains: Domains,
+    running: Mapping[Slot, Places],
+    kinds: Mapping[str, Hashable] | None = None,
+) -> dict[Slot, Places]:
+    """The places of every instance; equal input gives equal places, in whatever order it comes.
 
-    The automatic demands get as many instances as on an empty fleet, or fewer where for more what runs had to move.
+    Hosts are alike if they have equal ``kinds`` (None: they all are). The automatic demands get as many instances as on
+    an empty fleet, or fewer where for more what runs had to move.
 
     :raises NoRoomError: the demanded instances, or one of each automatic demand, have no room.
     """
-    demands = sorted(demands, key=lambda demand: (-demand.gpus, len(demand.hosts), demand.model))
-    fresh = _Floor(demands, domains)
+    kinds = kinds or {}
+    demands = sorted(demands, key=lambda demand: (-demand.part * demand.span, len(demand.hosts), demand.model))
+    fresh = _Floor(demands, domains, kinds)
     fresh.fill({demand.model: demand.replicas or 1 for demand in demands})
     growing = [demand for demand in demands if demand.replicas is None]
     while growing:  # in turns, so that every one gets its share
         growing = [demand for demand in growing if fresh.add(demand)]
     counts = Counter(model for model, _ordinal in fresh.places)
-    kept = _Floor(demands, domains)
+    kept = _Floor(demands, domains, kinds)
     kept.keep(running, counts)
     try:
         kept.fill({demand.model: demand.replicas or 1 for demand in demands})
@@ -79,31 +105,48 @@ def place_all(demands: Sequence[Demand], domains: Domains, running: Mapping[Slot
 class _Floor:
     """GPUs that are free, and instances that have places."""
 
-    def __init__(self, demands: Sequence[Demand], domains: Domains) -> None:
-        self.places: dict[Slot, Place] = {}
+    def __init__(self, demands: Sequence[Demand], domains: Domains, kinds: Mapping[str, Hashable]) -> None:
+        self.places: dict[Slot, Places] = {}
         self._demands = {demand.model: demand for demand in demands}
+        self._allowed = {demand.model: frozenset(demand.hosts) for demand in demands}
+        self._kinds = kinds
+        self._domains = domains
         self._free = {host: [set(domain) for domain in sets] for host, sets in domains.items()}
         self._inside: dict[tuple[str, int], set[Slot]] = defaultdict(set)  # by host and number of the domain
         self._count: Counter[tuple[str, str]] = Counter()  # instances by model and host
         self._ordinals: dict[str, int] = dict.fromkeys(self._demands, 1)  # of a model: all below are in use
         self._moved: set[Slot] = set()  # had to make room once
-        # Hosts in the order of preference. An entry may be out of date: it is looked at again when it comes to the top.
-        self._queues = {demand.model: [self._rank(demand, host) for host in demand.hosts] for demand in demands}
-        for queue in self._queues.values():
-            heapq.heapify(queue)
+        # Hosts in the order of preference, by kind where that matters. An entry may be out of date, or be there twice:
+        # it is looked at again when it comes to the top.
+        self._queues: dict[str, dict[Hashable, list[Rank]]] = {}
+        for demand in demands:
+            queues = self._queues[demand.model] = defaultdict(list)
+            for host in demand.hosts:
+                queues[self._kind(demand, host)].append(self._rank(demand, host))
+            for queue in queues.values():
+                heapq.heapify(queue)
 
-    def keep(self, running: Mapping[Slot, Place], counts: Mapping[str, int]) -> None:
-        """Leave instances where they are, unless they are too many or their place does not suit them any more."""
+    def keep(self, running: Mapping[Slot, Places], counts: Mapping[str, int]) -> None:
+        """Leave instances where they are, unless they are too many or their places do not suit them any more."""
         left = Counter(counts)
-        allowed = {demand.model: set(demand.hosts) for demand in self._demands.values()}
-        for slot, place in sorted(running.items()):
-            model = slot[0]
-            if left[model] and place.host in allowed[model] and len(place.gpus) == self._demands[model].gpus:
-                for number, free in enumerate(self._free[place.host]):
-                    if free.issuperset(place.gpus):
-                        self._occupy(slot, number, place)
-                        left[model] -= 1
-                        break
+        for slot, places in sorted(running.items()):
+            demand = self._demands.get(slot[0])
+            if demand is not None and left[demand.model]:
+                parts = [part for place in places for part in self._suitable(demand, place)]
+                kinds = {self._kinds.get(part.host) for part in parts}
+                hosts = {part.host for part in parts}
+                if len(parts) == len(places) == len(hosts) == demand.span and len(kinds) == 1:
+                    self._occupy(slot, tuple(parts))
+                    left[demand.model] -= 1
+
+    def _suitable(self, demand: Demand, place: Place) -> list[Place]:
+        """The place with its sets in order; nothing if it is not free, or not what the demand is about."""
+        if place.host not in self._allowed[demand.model] or len(place.gpus) != demand.part:
+            return []
+        sets = [sorted(free.intersection(place.gpus)) for free in self._free[place.host]]
+        gpus = tuple(gpu for part in sets for gpu in part)
+        whole = len(gpus) == demand.part and not any(len(part) % demand.gpus for part in sets)
+        return [Place(place.host, gpus)] if whole else []
 
     def fill(self, counts: Mapping[str, int]) -> None:
         """Place instances until there are as many as wanted, moving others out of the way where needed."""
@@ -119,75 +162,135 @@ class _Floor:
 
     def add(self, demand: Demand) -> bool:
         """Place one more instance if there is room for it."""
-        host = self._best_host(demand)
-        if host is None:
+        hosts = self._best_hosts(demand)
+        if not hosts:
             return False
-        room = [number for number, free in enumerate(self._free[host]) if len(free) >= demand.gpus]
-        number = min(room, key=lambda number: (len(self._free[host][number]), min(self._free[host][number])))
         ordinal = self._ordinals[demand.model]
         while (demand.model, ordinal) in self.places:
             ordinal += 1
         self._ordinals[demand.model] = ordinal
-        gpus = tuple(sorted(self._free[host][number])[: demand.gpus])
-        self._occupy((demand.model, ordinal), number, Place(host, gpus))
+        self._occupy((demand.model, ordinal), tuple(Place(host, self._pick(demand, host)) for host in hosts))
         return True
 
-    def _rank(self, demand: Demand, host: str) -> tuple[int, int, str]:
-        """The smaller, the better."""
+    def _pick(self, demand: Demand, host: str) -> tuple[int, ...]:
+        """The GPUs for a part of an instance, on a host that has room for it."""
+        free = self._free[host]
+
+        def preference(number: int) -> tuple[bool, int, int]:
+            size = len(free[number])
+            return size < demand.part, size if size >= demand.part else -size, min(free[number], default=0)
+
+        sets: Counter[int] = Counter()
+        for number in sorted(range(len(free)), key=preference):
+            sets[number] = min(demand.sets - sum(sets.values()), len(free[number]) // demand.gpus)
+        return tuple(gpu for number in sorted(sets) for gpu in sorted(free[number])[: sets[number] * demand.gpus])
+
+    def _kind(self, demand: Demand, host: str) -> Hashable:
+        """What a host must have in common with the others of an instance: nothing if it is the only one."""
+        return self._kinds.get(host) if demand.span > 1 else None
+
+    def _rank(self, demand: Demand, host: str) -> Rank:
         return self._count[demand.model, host], -sum(map(len, self._free[host])), host
 
-    def _best_host(self, demand: Demand) -> str | None:
-        queue = self._queues[demand.model]
-        while queue:
+    def _best_hosts(self, demand: Demand) -> list[str]:
+        """The hosts for one more instance; none if there is no room."""
+        tops = [self._top(demand, queue) for queue in self._queues[demand.model].values()]
+        best = min((top for top in tops if len(top) == demand.span), default=[])
+        return [host for *_, host in best]
+
+    def _top(self, demand: Demand, queue: list[Rank]) -> list[Rank]:
+        """The best hosts of a queue, as many as an instance needs if there are as many."""
+        found: list[Rank] = []
+        while queue and len(found) < demand.span:
             host = queue[0][2]
             rank = self._rank(demand, host)
-            if demand.gpus > max(map(len, self._free[host]), default=0):
+            if not demand.fits(self._free[host]) or rank in found:
                 heapq.heappop(queue)
             elif rank != queue[0]:
                 heapq.heapreplace(queue, rank)
             else:
-                return host
-        return None
+                found.append(heapq.heappop(queue))
+        for rank in found:
+            heapq.heappush(queue, rank)
+        return found
 
-    def _occupy(self, slot: Slot, number: int, place: Place) -> None:
-        self._free[place.host][number].difference_update(place.gpus)
-        self._inside[place.host, number].add(slot)
-        self._count[slot[0], place.host] += 1
-        self.places[slot] = place
+    def _occupy(self, slot: Slot, places: Places) -> None:
+        for place in places:
+            for number, free in enumerate(self._free[place.host]):
+                if not free.isdisjoint(place.gpus):
+                    free.difference_update(place.gpus)
+                    self._inside[place.host, number].add(slot)
+            self._count[slot[0], place.host] += 1
+        self.places[slot] = places
+
+    def _vacate(self, slot: Slot) -> None:
+        model, ordinal = slot
+        for place in self.places.pop(slot):
+            for number, domain in enumerate(self._domains[place.host]):
+                self._free[place.host][number].update(set(domain).intersection(place.gpus))
+                self._inside[place.host, number].discard(slot)
+            self._count[model, place.host] -= 1
+            for other in self._demands.values():
+                if place.host in self._allowed[other.model]:
+                    queue = self._queues[other.model][self._kind(other, place.host)]
+                    heapq.heappush(queue, self._rank(other, place.host))
+        self._ordinals[model] = min(self._ordinals[model], ordinal)
+        self._moved.add(slot)
 
     def _make_room(self, demand: Demand) -> list[Demand]:
-        """Clear the domain where that moves the fewest instances; returns what has lost its place."""
-        choices = []
-        if sum(len(free) for sets in self._free.values() for free in sets) >= demand.gpus:
+        """Clear the places where that moves the fewest instances; returns what has lost its place."""
+        ways: dict[Hashable, list[tuple[int, int, str, list[Slot]]]] = defaultdict(list)
+        if sum(len(free) for sets in self._free.values() for free in sets) >= demand.part * demand.span:
             for host in demand.hosts:
-                for number in range(len(self._free[host])):
-                    moving = self._in_the_way(demand, host, number)
-                    if moving:
-                        gpus = sum(len(self.places[slot].gpus) for slot in moving)
-                        choices.append((len(moving), gpus, host, number, moving))
+                moving = self._in_the_way(demand, host)
+                if moving is not None:
+                    ways[self._kind(demand, host)].append((len(moving), self._gpus(moving), host, moving))
+        choices = []
+        for alike in ways.values():
+            chosen = heapq.nsmallest(demand.span, alike)
+            moving = sorted({slot for *_, leaving in chosen for slot in leaving})
+            if len(chosen) == demand.span and moving:
+                choices.append((len(moving), self._gpus(moving), [host for _, _, host, _ in chosen], moving))
         if not choices:
-            placed = sum(self._count[demand.model, host] for host in demand.hosts)
-            raise NoRoomError(demand, placed)
-        *_cost, host, number, moving = min(choices)
+            raise NoRoomError(demand, sum(model == demand.model for model, _ordinal in self.places))
+        *_, moving = min(choices)
         for slot in moving:
-            model, ordinal = slot
-            self._free[host][number].update(self.places.pop(slot).gpus)
-            self._inside[host, number].remove(slot)
-            self._count[model, host] -= 1
-            self._ordinals[model] = min(self._ordinals[model], ordinal)
-            self._moved.add(slot)
-        for other in self._demands.values():
-            if host in other.hosts:
-                heapq.heappush(self._queues[other.model], self._rank(other, host))
+            self._vacate(slot)
         return [self._demands[model] for model, _ordinal in moving]
 
-    def _in_the_way(self, demand: Demand, host: str, number: int) -> list[Slot]:
-        """The fewest instances that must leave a domain for the demand; empty if that cannot be."""
-        room = len(self._free[host][number])
-        leaving = []
-        for slot in sorted(self._inside[host, number], key=lambda slot: (-len(self.places[slot].gpus), slot)):
-            # The largest come first, so the fewest leave. What has left one place is left alone: no going in circles.
-            if room < demand.gpus and slot[0] != demand.model and slot not in self._moved:
-                room += len(self.places[slot].gpus)
-                leaving.append(slot)
-        return leaving if room >= demand.gpus else []
+    def _gpus(self, slots: Iterable[Slot]) -> int:
+        return sum(len(place.gpus) for slot in slots for place in self.places[slot])
+
+    def _part(self, slot: Slot, host: str) -> int:
+        """GPUs of an instance on one host."""
+        return sum(len(place.gpus) for place in self.places[slot] if place.host == host)
+
+    def _in_the_way(self, demand: Demand, host: str) -> list[Slot] | None:
+        """The fewest instances that must leave a host for a part of one; None if that cannot be."""
+        numbers = range(len(self._free[host]))
+        regions = [[number] for number in numbers if len(self._domains[host][number]) >= demand.part]
+        if demand.sets > 1:
+            regions.append(list(numbers))
+        found = []
+        for region in regions:
+            inside = {slot for number in region for slot in self._inside[host, number]}
+            # What has left one place is left alone: no going in circles.
+            movable = [slot for slot in inside if slot[0] != demand.model and slot not in self._moved]
+            leaving: list[Slot] = []
+            for slot in sorted(movable, key=lambda slot: (-self._part(slot, host), slot)):
+                if self._fits(demand, host, region, leaving):
+                    break
+                leaving.append(slot)  # the largest first, so that the fewest leave
+            for slot in leaving[:-1]:  # one whose GPUs came to no whole set may stay
+                others = [other for other in leaving if other != slot]
+                leaving = others if self._fits(demand, host, region, others) else leaving
+            if self._fits(demand, host, region, leaving):
+                found.append(leaving)
+        return min(found, key=lambda slots: (len(slots), self._gpus(slots)), default=None)
+
+    def _fits(self, demand: Demand, host: str, region: Iterable[int], leaving: Iterable[Slot]) -> bool:
+        """Whether domains of a host have room for a part of an instance when others have left."""
+        left = {gpu for slot in leaving for place in self.places[slot] if place.host == host for gpu in place.gpus}
+        return demand.fits(
+            self._free[host][number] | left.intersection(self._domains[host][number]) for number in region
+        )

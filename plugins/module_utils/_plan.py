@@ -11,15 +11,15 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count, groupby
 from typing import Any
 
 from ._budget import Engine
 from ._errors import PlacementError
 from ._gpu import Gpu, GpuHost
-from ._placement import Demand, NoRoomError, Place, Slot, place_all
-from ._sizing import Choice, Pool, Shape, Site, Sizer, kind_of
+from ._placement import Demand, NoRoomError, Place, Places, Slot, place_all
+from ._sizing import Choice, Pool, Shape, Site, Sizer, kind_of, possible
 from ._wishes import Parallelism, Wish
 
 __all__ = ["Host", "Running", "format_table", "plan_fleet"]
@@ -27,17 +27,21 @@ __all__ = ["Host", "Running", "format_table", "plan_fleet"]
 VERSION = 1  # of the plan's schema
 OLDEST_COMPUTE_CAPABILITY = (7, 5)  # of the wheels that vLLM publishes
 LINKS = {"nvlink": "linked by NVLink", "pcie": "below one PCIe root", "host": "of one host"}
+RENDEZVOUS_PORT = 29501  # the first; vLLM's own default of --master-port
+HEAD_ONLY = ("api-server-count",)  # options of the API server that vLLM refuses where there is none (cli/serve.py)
 TABLE_WIDTH = 100
 
 
 @dataclass(frozen=True)
 class Running:
-    """An instance that runs on a host now."""
+    """An instance that runs on a host now, or the part of one; ``port`` is that of its endpoint."""
 
     id: str
     model: str
     gpus: tuple[int, ...]
     port: int
+    rank: int = 0
+    master_port: int | None = None  # None: it is on one host
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,14 @@ class Host:
             address=facts["address"],
             hardware=GpuHost.from_dict(facts["gpu_facts"]),
             running=tuple(
-                Running(entry["id"], entry["model"], tuple(sorted(entry["gpus"])), entry["port"])
+                Running(
+                    entry["id"],
+                    entry["model"],
+                    tuple(sorted(entry["gpus"])),
+                    entry["port"],
+                    entry.get("rank") or 0,  # earlier releases wrote none
+                    entry.get("master_port"),
+                )
                 for entry in facts.get("instances") or ()
             ),
         )
@@ -78,13 +89,14 @@ class Host:
         for (name, _capability), indices in types.items():
             own = set(indices)
             domains = tuple(filter(None, (tuple(sorted(own.intersection(domain))) for domain in self.hardware.domains)))
-            size = max(map(len, domains), default=0)
+            sizes = tuple(sorted(map(len, domains), reverse=True))
             pool = Pool(
                 # The smallest of them, because all GPUs of an instance get the same.
                 gpu=min((kind_of(gpus[index]) for index in indices), key=lambda kind: kind.total_gib or 0.0),
-                nvlink=self.hardware.link == "nvlink" and size > 1,
-                size=size,
+                nvlink=self.hardware.link == "nvlink" and max(sizes, default=0) > 1,
+                domains=sizes,
                 driver=(self.hardware.driver_version or "").partition(".")[0] or None,
+                title=name,
             )
             found.append(Site(self.name if len(types) == 1 else f"{self.name} ({name})", self.name, pool, domains))
         return found
@@ -114,43 +126,46 @@ def plan_fleet(
     rejected = []
     for wish in wishes:
         allowed = [site for site in sites.values() if wish.hosts is None or site.host in wish.hosts]
-        asked = Shape(wish.parallelism or Parallelism(), "as the inventory says")
-        if asked.gpus > max((site.pool.size for site in allowed), default=0):
-            rejected.append(_too_large(wish, asked, hosts))  # whatever it weighs
+        if not possible(wish.parallelism or Parallelism(), allowed):
+            rejected.append(_too_large(wish, allowed, hosts))  # whatever it weighs
             continue
         try:
-            choices[wish.name] = sizer.choose(wish, allowed, _running_sizes(wish, hosts))
+            choices[wish.name] = sizer.choose(wish, allowed, _extents(wish, hosts))
         except PlacementError as error:
             rejected += error.rejected
     if rejected:
         raise PlacementError(rejected, warnings)
-    demands = [Demand(name, choice.shape.gpus, choice.sites, wish.replicas)
-               for wish, (name, choice) in zip(wishes, choices.items())]  # fmt: skip
+    demands = [_demand(wish, choices[wish.name]) for wish in wishes]
     try:
         places = place_all(
-            demands, {site.name: site.domains for site in sites.values()}, _running_places(hosts, sites.values())
+            demands,
+            {site.name: site.domains for site in sites.values()},
+            _running_places(hosts, sites.values()),
+            {site.name: site.pool for site in sites.values()},
         )
     except NoRoomError as error:
         wish = next(wish for wish in wishes if wish.name == error.demand.model)
         raise PlacementError([_no_room(wish, choices[wish.name].shape, error, sites)], warnings) from None
+    pools = {slot: sites[parts[0].host].pool for slot, parts in places.items()}
     used: dict[str, set[Pool]] = defaultdict(set)
-    for (model, _ordinal), place in places.items():
-        used[model].add(sites[place.host].pool)
+    for (model, _ordinal), pool in pools.items():
+        used[model].add(pool)
     choices = {wish.name: sizer.settle(wish, choices[wish.name], used[wish.name]) for wish in wishes}
-    on_hosts = {slot: Place(sites[place.host].host, place.gpus) for slot, place in places.items()}
+    on_hosts = {
+        slot: tuple(Place(sites[part.host].host, part.gpus) for part in parts) for slot, parts in places.items()
+    }
     ports = _ports(on_hosts, wishes, hosts, base_port)
     by_name = {host.name: host for host in hosts}
     by_model = {wish.name: wish for wish in wishes}
     engines = {
         (model, pool): Engine(by_model[model], choices[model], pool, on_gpus=sizer.on_gpus, pin=pin_kv_cache)
-        for model, pools in used.items()
-        for pool in pools
+        for model, pools_of in used.items()
+        for pool in pools_of
     }
     instances = [
-        _instance(by_model[slot[0]], engines[slot[0], sites[place.host].pool], slot, on_hosts[slot],
-                  by_name[sites[place.host].host], ports[slot])
-        for slot, place in places.items()
-    ]  # fmt: skip
+        _instance(by_model[slot[0]], engines[slot[0], pools[slot]], slot, parts, by_name, ports[slot])
+        for slot, parts in on_hosts.items()
+    ]
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
     return {
         "version": VERSION,
@@ -224,22 +239,32 @@ def _gpu_list(indices: Sequence[int]) -> str:
     return f"GPU{'s' * (len(indices) > 1)} {', '.join(_ranges(indices))}"
 
 
-def _running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, Place]:
+def _running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, Places]:
     """What runs now, by site. An instance whose name does not follow from its model is none of the planner's."""
     site_of = {(site.host, index): site.name for site in sites for domain in site.domains for index in domain}
-    return {
-        (running.model, int(ordinal)): Place(site_of[host.name, running.gpus[0]], running.gpus)
-        for host in hosts
-        for running in host.running
-        if running.gpus and (host.name, running.gpus[0]) in site_of
-        for model, _, ordinal in [running.id.rpartition("-")]
-        if model == running.model and re.fullmatch(r"[1-9][0-9]*", ordinal)
-    }
+    parts: dict[Slot, dict[int, Place]] = defaultdict(dict)
+    for host in hosts:
+        for running in host.running:
+            model, _, ordinal = running.id.rpartition("-")
+            site = site_of.get((host.name, running.gpus[0])) if running.gpus else None
+            if site and model == running.model and re.fullmatch(r"[1-9][0-9]*", ordinal):
+                parts[model, int(ordinal)][running.rank] = Place(site, running.gpus)
+    return {slot: tuple(by_rank[rank] for rank in sorted(by_rank)) for slot, by_rank in parts.items()}
 
 
-def _running_sizes(wish: Wish, hosts: Sequence[Host]) -> frozenset[int]:
-    """How many GPUs the instances of a model have now."""
-    return frozenset(len(running.gpus) for host in hosts for running in host.running if running.model == wish.name)
+def _extents(wish: Wish, hosts: Sequence[Host]) -> frozenset[tuple[int, int]]:
+    """How many GPUs and hosts the instances of a model have now."""
+    parts: dict[str, dict[int, int]] = defaultdict(dict)
+    for host in hosts:
+        for running in host.running:
+            if running.model == wish.name:
+                parts[running.id][running.rank] = len(running.gpus)
+    return frozenset((sum(by_rank.values()), len(by_rank)) for by_rank in parts.values())
+
+
+def _demand(wish: Wish, choice: Choice) -> Demand:
+    shape = choice.shape
+    return Demand(wish.name, shape.parallelism.tensor, choice.sites, wish.replicas, shape.stages, shape.hosts)
 
 
 def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
@@ -254,35 +279,60 @@ def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None,
     }
 
 
-def _too_large(wish: Wish, shape: Shape, hosts: Sequence[Host]) -> dict[str, Any]:
-    allowed = [host for host in hosts if wish.hosts is None or host.name in wish.hosts]
-    sizes = {host.name: max((site.pool.size for site in host.sites()), default=0) for host in allowed}
-    largest = max(sizes.values(), default=0)
-    linked = " that are linked with each other" if shape.gpus > 1 else ""
-    needs = f"one instance ({shape}) needs {_number(shape.gpus, 'GPU')} of one host{linked}"
+def _too_large(wish: Wish, sites: Sequence[Site], hosts: Sequence[Host]) -> dict[str, Any]:
+    """The refusal of a parallelism that there are not the GPUs for."""
+    parallelism = wish.parallelism or Parallelism()
+    shape = Shape(parallelism)
+    largest = max((site.pool.size for site in sites), default=0)
+    linked = " that are linked with each other" if parallelism.tensor > 1 else ""
+    each = " for every stage" if parallelism.pipeline > 1 else ""
+    needs = f"one instance ({shape}) needs {_number(parallelism.tensor, 'GPU')} of one host{linked}{each}"
     if not largest:
-        names = ", ".join(_some(list(sizes))) or "no host of gpu_hosts"
+        names = ", ".join(_some([host.name for host in hosts if wish.hosts is None or host.name in wish.hosts]))
         return _rejected(
             wish,
             shape,
-            f"{needs}; none of its hosts ({names}) has a usable one.",
+            f"{needs}; none of its hosts ({names or 'no host of gpu_hosts'}) has a usable one.",
             nearest_fit=None,
             knob=f"See to the GPUs of these hosts, or widen {wish.where}.hosts.",
         )
-    where = ", ".join(_some([name for name, size in sizes.items() if size == largest]))
+    if largest < parallelism.tensor:
+        where = ", ".join(_some([site.host for site in sites if site.pool.size == largest]))
+        return _rejected(
+            wish,
+            shape,
+            f"{needs}; the largest such set has {largest} ({where}).",
+            nearest_fit=_number(largest, "GPU"),
+            knob=f"Lower {wish.where}.parallelism.tensor to at most {largest}; a pipeline may span several hosts.",
+        )
+    return _too_long(wish, parallelism, Counter(site.pool for site in sites))
+
+
+def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -> dict[str, Any]:
+    """The refusal of a pipeline that there are not the alike hosts for; one of one stage is possible."""
+    fitting = [
+        (stages, pool)
+        for pool, number in hosts.items()
+        for stages in range(1, parallelism.pipeline)
+        if (pool.hosts(replace(parallelism, pipeline=stages)) or number + 1) <= number
+    ]
+    stages, pool = max(fitting, key=lambda pair: (pair[0], hosts[pair[1]], repr(pair[1])))
+    asked = Shape(parallelism, pool.hosts(parallelism) or 1)
+    shorter = replace(parallelism, pipeline=stages)
+    there = f"{'are' if hosts[pool] > 1 else 'is'} {hosts[pool]} ({pool.gpu.name})"
     return _rejected(
         wish,
-        shape,
-        f"{needs}; the largest such set has {largest} ({where}).",
-        nearest_fit=_number(largest, "GPU"),
-        knob=f"Lower {wish.where}.parallelism so that tensor x pipeline is at most {largest}.",
+        asked,
+        f"one instance ({asked}) needs {asked.gpus} GPUs over {asked.hosts} alike hosts; there {there}.",
+        nearest_fit=str(Shape(shorter, pool.hosts(shorter) or 1)),
+        knob=f"Lower {wish.where}.parallelism.pipeline to {stages}, or add such hosts.",
     )
 
 
 def _no_room(wish: Wish, shape: Shape, error: NoRoomError, sites: Mapping[str, Site]) -> dict[str, Any]:
     wanted = error.demand.replicas or 1
-    there = sum(sites[name].room(1) for name in error.demand.hosts)
-    each = " each" if wanted > 1 else ""
+    there = sum(sum(sites[name].pool.domains) for name in error.demand.hosts)
+    each = (" each" if wanted > 1 else "") + (f" over {shape.hosts} alike hosts" if shape.hosts > 1 else "")
     return _rejected(
         wish,
         shape,
@@ -305,65 +355,122 @@ def _some(names: Sequence[str]) -> list[str]:
     return [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else list(names)
 
 
+@dataclass(frozen=True)
+class _Ports:
+    """TCP ports of an instance on the host of its head: the endpoint, and where its nodes meet (None: it has one)."""
+
+    api: int
+    master: int | None = None
+
+
 def _ports(
-    places: Mapping[Slot, Place], wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int
-) -> dict[Slot, int]:
-    """A port for every instance, no two alike on a host.
+    places: Mapping[Slot, Places], wishes: Sequence[Wish], hosts: Sequence[Host], base_port: int
+) -> dict[Slot, _Ports]:
+    """The ports of every instance, no two alike on a host.
 
     Instances of a model that has a ``port`` count up from it on every host. The others keep the port they have, and
-    new ones count up from ``base_port``. A port that stands in a wish is never given to another model.
+    new ones count up from ``base_port``. A port that stands in a wish is never given to another model. Rendezvous
+    ports are kept too; new ones count up from :data:`RENDEZVOUS_PORT`.
     """
     first = {wish.name: wish.port for wish in wishes if wish.port is not None}
-    owner = {port: model for model, port in first.items()}
-    current = {(host.name, running.id): running.port for host in hosts for running in host.running}
+    now = {(host.name, running.id): running for host in hosts for running in host.running if not running.rank}
     on_host: dict[str, list[Slot]] = defaultdict(list)
-    for slot, place in sorted(places.items()):
-        on_host[place.host].append(slot)
-    ports: dict[Slot, int] = {}
+    for slot, parts in sorted(places.items()):
+        on_host[parts[0].host].append(slot)
+    ports: dict[Slot, _Ports] = {}
     for host, slots in on_host.items():
-        here: dict[int, Slot] = {}
-        instances = Counter(model for model, _ordinal in slots)
-        for slot in slots:
-            port, model = current.get((host, _id(slot))), slot[0]
-            start = first.get(model)
-            suits = start is None or port in range(start, start + instances[model])
-            if port is not None and suits and owner.get(port, model) == model:
-                here.setdefault(port, slot)
-        for slot in sorted(set(slots).difference(here.values()), key=lambda slot: (slot[0] not in first, slot)):
-            free = (port for port in count(first.get(slot[0], base_port)) if port not in here)
-            here[next(port for port in free if owner.get(port, slot[0]) == slot[0])] = slot
-        ports.update((slot, port) for port, slot in here.items())
+        spread = [slot for slot in slots if len(places[slot]) > 1]
+        running = {slot: now[host, _id(slot)] for slot in slots if (host, _id(slot)) in now}
+        ports.update(_ports_on_host(slots, spread, running, first, base_port))
     return ports
+
+
+def _ports_on_host(
+    slots: Sequence[Slot],
+    spread: Sequence[Slot],
+    running: Mapping[Slot, Running],
+    first: Mapping[str, int],
+    base_port: int,
+) -> dict[Slot, _Ports]:
+    """The ports of the instances that have their head on a host; those in ``spread`` have other nodes."""
+    owner = {port: model for model, port in first.items()}
+    instances = Counter(model for model, _ordinal in slots)
+    wished = {port for model, start in first.items() for port in range(start, start + max(1, instances[model]))}
+    apis: dict[int, Slot] = {}
+    masters: dict[int, Slot] = {}
+    for slot, present in running.items():
+        model, port = slot[0], present.port
+        suits = model not in first or port in range(first[model], first[model] + instances[model])
+        if suits and owner.get(port, model) == model:
+            apis.setdefault(port, slot)
+    for slot in spread:
+        master = running[slot].master_port if slot in running else None
+        if master is not None and master not in wished.union(apis):
+            masters.setdefault(master, slot)
+    for slot in sorted(set(slots).difference(apis.values()), key=lambda slot: (slot[0] not in first, slot)):
+        free = (port for port in count(first.get(slot[0], base_port)) if port not in apis and port not in masters)
+        apis[next(port for port in free if owner.get(port, slot[0]) == slot[0])] = slot
+    for slot in sorted(set(spread).difference(masters.values())):
+        taken = wished.union(apis, masters)
+        masters[next(port for port in count(RENDEZVOUS_PORT) if port not in taken)] = slot
+    meeting = {slot: port for port, slot in masters.items()}
+    return {slot: _Ports(port, meeting.get(slot)) for port, slot in apis.items()}
 
 
 def _id(slot: Slot) -> str:
     return f"{slot[0]}-{slot[1]}"
 
 
-def _instance(wish: Wish, engine: Engine, slot: Slot, place: Place, host: Host, port: int) -> dict[str, Any]:
+def _instance(
+    wish: Wish, engine: Engine, slot: Slot, places: Places, hosts: Mapping[str, Host], ports: _Ports
+) -> dict[str, Any]:
     """An instance as the plan shows it."""
-    link = LINKS.get(host.hardware.link or "", "")
-    gpus = ", ".join(map(str, place.gpus))
-    why = [f"{engine.shape}: {engine.shape.why}", *engine.why]
-    if len(place.gpus) > 1:
-        why.append(f"GPUs {gpus}: {link}")
+    head = hosts[places[0].host]
+    why = [*engine.shape.why, *engine.why]
+    if engine.shape.gpus > 1:
+        why.append(_linked(engine.shape, places, hosts))
     if wish.replicas is None:
         why.append("replicas auto: as many as fit, in turns with the other automatic models")
     return {
         "id": _id(slot),
         "model": wish.name,
-        "endpoint": {"host": host.name, "address": host.address, "port": port},
+        "endpoint": {"host": head.name, "address": head.address, "port": ports.api},
         "parallelism": asdict(engine.shape.parallelism),
         "executor": _executor(engine.shape),
-        "nodes": [{"host": host.name, "rank": 0, "role": "head", "gpus": list(place.gpus)}],
-        "engine_args": _engine_args(wish, engine, host.address, port),
-        "env": {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counted
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, place.gpus)),
-            **wish.env,
-        },
+        "nodes": [_node(wish, rank, place, hosts[place.host], ports) for rank, place in enumerate(places)],
+        "engine_args": _engine_args(wish, engine, head.address, ports),
+        "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **wish.env},  # the order in which NVML counted
         "budget": engine.budget,
         "why": why,
+    }
+
+
+def _linked(shape: Shape, places: Places, hosts: Mapping[str, Host]) -> str:
+    """What joins the GPUs of an instance."""
+    link = LINKS.get(hosts[places[0].host].hardware.link or "", "")
+    if shape.parallelism.pipeline == 1:
+        return f"GPUs {', '.join(map(str, places[0].gpus))}: {link}"
+    where = "; ".join(f"{_gpu_list(place.gpus)} of {place.host}" for place in places)
+    return f"{where}: those of a stage {link}"
+
+
+def _node(wish: Wish, rank: int, place: Place, host: Host, ports: _Ports) -> dict[str, Any]:
+    """The part of an instance on one host, with what only its process is told."""
+    arguments: dict[str, Any] = {"headless": True} if rank else {"host": host.address, "port": ports.api}
+    env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, place.gpus))}
+    if ports.master is not None:
+        arguments["node-rank"] = rank
+        env["VLLM_HOST_IP"] = host.address
+    if not rank:
+        arguments.update((name, wish.extra_args[name]) for name in HEAD_ONLY if name in wish.extra_args)
+    return {
+        "host": host.name,
+        "address": host.address,
+        "rank": rank,
+        "role": "worker" if rank else "head",
+        "gpus": list(place.gpus),
+        "engine_args": arguments,
+        "env": env,
     }
 
 
@@ -371,42 +478,47 @@ def _executor(shape: Shape) -> str | None:
     return "mp" if shape.gpus > 1 else None
 
 
-def _engine_args(wish: Wish, engine: Engine, address: str, port: int) -> dict[str, Any]:
-    """What vLLM reads with ``--config``; what is left to vLLM is not in it."""
+def _engine_args(wish: Wish, engine: Engine, master: str, ports: _Ports) -> dict[str, Any]:
+    """What vLLM reads on every node with ``--config``; what is left to vLLM is not in it."""
     shape = engine.shape
+    spread = shape.hosts > 1
     arguments = {
         "model": wish.source,
         "revision": wish.revision,
         "served-model-name": wish.name,
-        "host": address,
-        "port": port,
         "tensor-parallel-size": shape.parallelism.tensor,
         "pipeline-parallel-size": shape.parallelism.pipeline,
         "enable-expert-parallel": shape.parallelism.expert or None,
         "distributed-executor-backend": _executor(shape),
+        "nnodes": shape.hosts if spread else None,
+        "master-addr": master if spread else None,
+        "master-port": ports.master,
         **engine.arguments,
-        **wish.extra_args,
+        **{name: value for name, value in wish.extra_args.items() if name not in HEAD_ONLY},
     }
     return {name: value for name, value in arguments.items() if value is not None}
 
 
 def format_table(plan: Mapping[str, Any]) -> str:
-    """The plan for people, at most 100 columns wide."""
+    """The plan for people, at most 100 columns wide: a line for every node of every instance."""
     rows = [("INSTANCE", "HOST", "GPUS", "TP", "PP", "GIB/GPU", "ENDPOINT")]
     for instance in plan["instances"]:
         endpoint, parallelism = instance["endpoint"], instance["parallelism"]
         requested = instance["budget"]["requested"]
+        head, *workers = [
+            (_end(node["host"], 16), _end(",".join(_ranges(node["gpus"])), 8)) for node in instance["nodes"]
+        ]
         rows.append(
             (
                 _end(instance["id"], 31),
-                _end(endpoint["host"], 16),
-                _end(",".join(_ranges([gpu for node in instance["nodes"] for gpu in node["gpus"]])), 8),
+                *head,
                 str(parallelism["tensor"]),
                 str(parallelism["pipeline"]),
                 "?" if requested is None else f"{requested:.1f}",
                 _end(f"{endpoint['address']}:{endpoint['port']}", 21),
             )
         )
+        rows += [("", *worker, "", "", "", "") for worker in workers]
     lines = _columns(rows)
     memory = list(dict.fromkeys(_memory_row(one) for one in plan["instances"] if one["budget"]["weights"] is not None))
     if memory:

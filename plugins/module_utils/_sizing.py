@@ -8,6 +8,9 @@ Between the formulas (``_memory``, ``_validity``), which choose nothing, and the
   later, not sooner, and it is as ``throughput``;
 - ``balanced``: the next wider tensor size after ``throughput``'s, where NVLink joins the GPUs.
 
+Only where no shape fits inside one host, shapes over several alike hosts are tried: tensor parallel stays inside a
+domain of a host, the stages of the pipeline are dealt out to the hosts, and every host gives all it can.
+
 A model "fits" when the promise minus the margin of :func:`~._memory.pinned_kv_bytes` holds the wished number of
 requests of the wished length. A length left to the planner is the model's own, or else what fits, but at least
 :data:`LEAST_CONTEXT` tokens. What fits by the promise alone is taken only where nothing else does, with a warning.
@@ -16,7 +19,8 @@ requests of the wished length. A length left to the planner is the model's own, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -63,42 +67,72 @@ _NUMBERS = ("max-num-batched-tokens", "max-num-seqs", "block-size", "kv-cache-me
 
 @dataclass(frozen=True)
 class Pool:
-    """GPUs that are alike for every model: type, link, size of the largest set that may share an instance, driver."""
+    """What the GPUs of hosts that are alike have in common: type, link, sizes of a host's domains, driver."""
 
     gpu: GpuType
     nvlink: bool
-    size: int
+    domains: tuple[int, ...]  # GPUs of each, the largest first
     driver: str | None = None  # its branch: "580"
+    title: str = ""  # the driver's name of the type
+
+    @property
+    def size(self) -> int:
+        """GPUs of the largest domain."""
+        return max(self.domains, default=0)
+
+    def sets(self, gpus: int) -> int:
+        """Sets of so many linked GPUs that an empty host has."""
+        return sum(size // gpus for size in self.domains)
+
+    def hosts(self, parallelism: Parallelism) -> int | None:
+        """The fewest hosts for an instance, each with as many of its stages; None if no domain is large enough."""
+        stages = parallelism.pipeline
+        room = self.sets(parallelism.tensor)
+        return next(
+            (hosts for hosts in range(1, stages + 1) if room and not stages % hosts and stages <= room * hosts), None
+        )
 
 
 @dataclass(frozen=True)
 class Site:
-    """The GPUs of one type on one host; ``domains`` are the sets of them that may share an instance."""
+    """The GPUs of one type on one host; ``domains`` are the sets of them that tensor parallelism may span."""
 
     name: str
     host: str
     pool: Pool
     domains: tuple[tuple[int, ...], ...]
 
-    def room(self, gpus: int) -> int:
-        """Instances of so many GPUs that an empty site takes."""
-        return sum(len(domain) // gpus for domain in self.domains)
-
 
 @dataclass(frozen=True)
 class Shape:
-    """How one instance of a model is spread over GPUs, and why so."""
+    """How one instance of a model is spread over GPUs and alike hosts, and why so, a line for each reason."""
 
     parallelism: Parallelism
-    why: str
+    hosts: int = 1
+    why: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def gpus(self) -> int:
         """GPUs of one instance."""
-        return _gpus(self.parallelism)
+        return self.parallelism.tensor * self.parallelism.pipeline
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages on each of its hosts."""
+        return self.parallelism.pipeline // self.hosts
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """What can be seen of it from outside: the numbers of GPUs and hosts."""
+        return self.gpus, self.hosts
+
+    def room(self, pool: Pool, hosts: int) -> int:
+        """Instances that so many empty hosts of a kind take."""
+        return hosts * (pool.sets(self.parallelism.tensor) // self.stages) // self.hosts
 
     def __str__(self) -> str:
-        return _text(self.parallelism)
+        over = f" over {self.hosts} hosts" if self.hosts > 1 else ""
+        return f"tensor {self.parallelism.tensor} x pipeline {self.parallelism.pipeline}{over}"
 
 
 @dataclass(frozen=True)
@@ -125,7 +159,7 @@ class Sized:
 class Misfit:
     """A shape that does not do on a kind of GPU, and why; sizes are GiB per GPU where memory is the reason."""
 
-    parallelism: Parallelism
+    shape: Shape
     pool: Pool
     reason: str
     needed_gib: float | None = None
@@ -204,17 +238,9 @@ def _json(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _gpus(parallelism: Parallelism) -> int:
-    return parallelism.tensor * parallelism.pipeline
-
-
-def _text(parallelism: Parallelism) -> str:
-    return f"tensor {parallelism.tensor} x pipeline {parallelism.pipeline}"
-
-
-def _order(parallelism: Parallelism) -> tuple[int, int]:
-    """The fewest GPUs first; tensor before pipeline parallelism."""
-    return _gpus(parallelism), parallelism.pipeline
+def _order(shape: Shape) -> tuple[int, int, int]:
+    """The fewest GPUs first, then the fewest hosts; tensor before pipeline parallelism."""
+    return shape.gpus, shape.hosts, shape.parallelism.pipeline
 
 
 class Sizer:
@@ -268,78 +294,146 @@ class Sizer:
         except SizingError as error:
             return Unknown(str(error))
 
-    def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[int] = ()) -> Choice:
+    def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[tuple[int, int]] = ()) -> Choice:
         """The shape for a model on the sites it may go to.
 
-        Where kinds of GPU would have different shapes, ``running`` (the numbers of GPUs that its instances have now)
-        decides, so that a new kind moves nothing; else, for ``latency`` the widest, for the others the one of which
-        the most instances fit.
+        Where kinds of GPU would have different shapes, ``running`` (the numbers of GPUs and hosts that its instances
+        have now) decides, so that a new kind moves nothing; else, for ``latency`` the widest, for the others the one
+        of which the most instances fit.
 
         :raises PlacementError: no shape does on any of the sites.
         """
+        hosts = Counter(site.pool for site in sites)
+        pools = sorted(hosts, key=repr)
         model = self.model(wish)
         if isinstance(model, Unknown):
-            return _unsized(wish, sites, model.reason)
-        pools = sorted({site.pool for site in sites}, key=repr)
-        found = {pool: self._best(model, wish, pool) for pool in pools}
-        fitting = {result.parallelism for result, _ in found.values() if isinstance(result, Sized)}
+            return _unsized(wish, sites, running, model.reason)
+        found = {pool: self._best(model, wish, pool, hosts[pool], _shapes(model, wish, pool)) for pool in pools}
+        if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span in running):
+            for pool, (best, misfits) in found.items():
+                if not isinstance(best, Shape) and wish.parallelism is None:
+                    shapes = _spread(model, wish, pool, hosts[pool])
+                    spread, more = self._best(model, wish, pool, hosts[pool], shapes, running)
+                    found[pool] = spread or best, misfits + more
+        fitting = {best for best, _ in found.values() if isinstance(best, Shape)}
         misfits = [misfit for _, tried in found.values() for misfit in tried]
         if not fitting:
-            unknown = [result.reason for result, _ in found.values() if isinstance(result, Unknown)]
+            unknown = [best.reason for best, _ in found.values() if isinstance(best, Unknown)]
             if unknown or not misfits:
-                return _unsized(wish, sites, unknown[0] if unknown else "there is no GPU")
-            raise PlacementError([_refusal(wish, misfits)])
+                return _unsized(wish, sites, running, unknown[0] if unknown else "there is no GPU")
+            raise PlacementError([self._refusal(model, wish, misfits, hosts)])
 
-        def preference(parallelism: Parallelism) -> tuple[Any, ...]:
-            takes = {pool for pool in pools if isinstance(self.size(model, wish, pool, parallelism), Sized)}
-            room = sum(site.room(_gpus(parallelism)) for site in sites if site.pool in takes)
-            size = parallelism.tensor if wish.objective == "latency" else room
-            return _gpus(parallelism) not in running, -size, _order(parallelism)
+        def preference(shape: Shape) -> tuple[Any, ...]:
+            takes = [pool for pool in pools if isinstance(self._try(model, wish, pool, shape, hosts[pool]), Sized)]
+            room = sum(shape.room(pool, hosts[pool]) for pool in takes)
+            size = shape.parallelism.tensor if wish.objective == "latency" else room
+            return shape.extent not in running, -size, _order(shape)
 
         chosen = min(fitting, key=preference)
-        results = {pool: self.size(model, wish, pool, chosen) for pool in pools}
+        results = {pool: self._try(model, wish, pool, chosen, hosts[pool]) for pool in pools}
         misfits += [result for result in results.values() if isinstance(result, Misfit)]
         sized = {pool: result for pool, result in results.items() if isinstance(result, Sized)}
         return Choice(
-            shape=Shape(chosen, _why(wish, chosen, found)),
+            shape=replace(chosen, why=tuple(_why(wish, chosen, found))),
             sites=tuple(site.name for site in sites if site.pool in sized),
             sized=sized,
             rejected=tuple(_records(wish, misfits, chosen)),
             warnings=tuple(self._notes(model, wish)),
         )
 
+    def _try(self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, hosts: int) -> Sized | Misfit | Unknown:
+        """The account of a shape on so many hosts of a kind, or why it does not do."""
+        lack = _lack(shape, pool, hosts)
+        if lack:
+            return Misfit(shape, pool, lack)
+        result = self.size(model, wish, pool, shape.parallelism)
+        return replace(result, shape=shape) if isinstance(result, Misfit) else result
+
     def size(
         self, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism, length: int | None = None
     ) -> Sized | Misfit | Unknown:
-        """The account of a shape on a kind of GPU, or why it does not do; ``length`` is a context to plan with."""
-        if _gpus(parallelism) > pool.size:
-            return Misfit(parallelism, pool, f"it needs {_gpus(parallelism)} linked GPUs; there are {pool.size}")
+        """The account of a GPU of an instance, or why vLLM would not run it; ``length`` is a context to plan with."""
         key = (wish.name, pool.gpu, pool.nvlink, pool.driver, parallelism, length)
         if key not in self._tried:
             self._tried[key] = _Attempt(self, model, wish, pool, parallelism).result(length)
         return self._tried[key]
 
-    def _best(self, model: ModelSpec, wish: Wish, pool: Pool) -> tuple[Sized | Misfit | Unknown | None, list[Misfit]]:
-        """The best shape on a kind of GPU by the wish's objective, and what was tried before it."""
-        shapes = _shapes(model, wish, pool)
-        tight: Sized | None = None
+    def _best(
+        self,
+        model: ModelSpec,
+        wish: Wish,
+        pool: Pool,
+        hosts: int,
+        shapes: Sequence[Shape],
+        running: Collection[tuple[int, int]] = (),
+    ) -> tuple[Shape | Unknown | None, list[Misfit]]:
+        """The best of the shapes by the wish's objective, and what was tried before it.
+
+        A tight fit is the best if it is ``running``: of more hosts there may be a larger shape that is none.
+        """
+        tight: Shape | None = None
         misfits: list[Misfit] = []
-        for parallelism in shapes:
-            result = self.size(model, wish, pool, parallelism)
+        for shape in shapes:
+            result = self._try(model, wish, pool, shape, hosts)
+            if isinstance(result, Unknown):
+                return result, misfits
             if isinstance(result, Misfit):
                 misfits.append(result)
-            elif isinstance(result, Unknown) or result.sure is not None:
+            elif result.sure is not None or shape.extent in running:
                 break
             else:
-                tight = tight or result
+                tight = tight or shape
         else:
             return tight, misfits
-        if wish.objective == "balanced" and pool.nvlink and isinstance(result, Sized):
-            wider = next((shape for shape in shapes if shape.tensor > result.parallelism.tensor), None)
-            second = self.size(model, wish, pool, wider) if wider and wider.pipeline == 1 else None
-            if isinstance(second, Sized):
-                return second, misfits
-        return result, misfits
+        if wish.objective == "balanced" and pool.nvlink:
+            wider = next((other for other in shapes if other.parallelism.tensor > shape.parallelism.tensor), None)
+            if wider and wider.parallelism.pipeline == 1:
+                fits = isinstance(self._try(model, wish, pool, wider, hosts), Sized)
+                return wider if fits else shape, misfits
+        return shape, misfits
+
+    def _refusal(
+        self, model: ModelSpec, wish: Wish, misfits: Sequence[Misfit], hosts: Mapping[Pool, int]
+    ) -> dict[str, Any]:
+        """The one rejected shape that came nearest, and what would let it in."""
+
+        def distance(misfit: Misfit) -> tuple[Any, ...]:
+            lack = (misfit.needed_gib or 0.0) / (misfit.available_gib or 1.0)
+            return misfit.needed_gib is None, -misfit.longest, lack, _order(misfit.shape)
+
+        nearest = min(misfits, key=distance)
+        where = f"{nearest.shape} on {nearest.pool.gpu.name}"
+        if nearest.longest >= STEP:
+            fewer = f"{wish.where}.concurrency, or " if wish.concurrency and wish.concurrency > 1 else ""
+            knob = f"Lower {fewer}{wish.where}.context_length to {nearest.longest}."
+            return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
+        if nearest.needed_gib is None:
+            return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
+        larger = f"take larger GPUs, or a quantised or smaller model as {wish.where}.source"
+        wider = None if wish.parallelism else self._on_more_hosts(model, wish, hosts)
+        if wider:
+            shape, pool = wider
+            lack = _lack(shape, pool, hosts[pool])
+            knob = f"{str(shape).capitalize()} would do, but {lack}. Add such hosts, {larger}."
+            return _record(wish, nearest, nearest_fit=f"{shape} on {pool.gpu.name}", knob=knob)
+        times = -(-nearest.needed_gib * nearest.shape.gpus // (nearest.available_gib or 1.0))
+        return _record(
+            wish,
+            nearest,
+            nearest_fit=f"about {times:.0f} x {nearest.pool.gpu.name}",
+            knob=f"It would take about {times:.0f} of them; {larger}"
+            f"{', or widen its parallelism' if wish.parallelism else ''}.",
+        )
+
+    def _on_more_hosts(self, model: ModelSpec, wish: Wish, hosts: Mapping[Pool, int]) -> tuple[Shape, Pool] | None:
+        """The smallest shape that would fit, were there more hosts like those that there are."""
+        fitting = []
+        for pool in hosts:
+            for shape in _spread(model, wish, pool, len(model.layers)):
+                if isinstance(self._try(model, wish, pool, shape, shape.hosts), Sized):
+                    fitting.append((shape, pool))
+                    break
+        return min(fitting, key=lambda pair: (*_order(pair[0]), repr(pair[1])), default=None)
 
     def settle(self, wish: Wish, choice: Choice, used: Collection[Pool]) -> Choice:
         """The choice for the kinds of GPU that its instances really got.
@@ -491,7 +585,7 @@ class _Attempt:
         checked = replace(self._options, max_model_len=None if long else wished)
         reasons = self._sizer.refusals(self._model, self._pool, self._parallelism, checked)
         if reasons:
-            return Misfit(self._parallelism, self._pool, "; ".join(reasons))
+            return Misfit(Shape(self._parallelism), self._pool, "; ".join(reasons))
         sized = self._at(full)
         if isinstance(sized, Unknown) or (sized and (wished or sized.sure)):
             return sized
@@ -569,7 +663,7 @@ class _Attempt:
             parts += [f"a margin for the error of these numbers {margin:.1f}"] if margin else []
             reason = f"it needs {needed:.1f} GiB per GPU ({', '.join(parts)})"
         return Misfit(
-            self._parallelism,
+            Shape(self._parallelism),
             self._pool,
             f"{reason}; vLLM may use {budget.requested:.1f} GiB",
             round(needed, 2),
@@ -578,26 +672,66 @@ class _Attempt:
         )
 
 
-def _shapes(model: ModelSpec, wish: Wish, pool: Pool) -> list[Parallelism]:
-    """The shapes to try on a kind of GPU, in the order of the wish's objective.
+def _tensor_sizes(model: ModelSpec, pool: Pool) -> list[int]:
+    """Those tensor sizes that the model allows and that tile a host: powers of two, and the whole domain."""
+    return [size for size in tensor_sizes(model, pool.size) if size & (size - 1) == 0 or size == pool.size] or [1]
 
-    Tensor sizes are powers of two, which tile a host, and the whole set. Pipelines inside a host come last: they are
-    for models whose heads no larger tensor size divides.
+
+def _shapes(model: ModelSpec, wish: Wish, pool: Pool) -> list[Shape]:
+    """The shapes to try on a kind of GPU, in the order of the wish's objective: the inventory's, or those on one host.
+
+    Pipelines inside a host come last: they are for models whose heads no larger tensor size divides.
     """
     if wish.parallelism is not None:
-        return [wish.parallelism]
-    sizes = [size for size in range(1, pool.size + 1) if size & (size - 1) == 0 or size == pool.size]
-    valid = [size for size in tensor_sizes(model, pool.size) if size in sizes] or [1]
-    tensors = [Parallelism(tensor=size) for size in valid]
+        return [Shape(wish.parallelism, pool.hosts(wish.parallelism) or 1)]
+    valid = _tensor_sizes(model, pool)
+    tensors = [Shape(Parallelism(tensor=size)) for size in valid]
     pipelines = [
-        Parallelism(tensor=tensor, pipeline=stages)
-        for stages in sizes[1:]
+        Shape(Parallelism(tensor=tensor, pipeline=stages))
         for tensor in valid
-        if tensor * stages <= pool.size
+        for stages in range(2, pool.sets(tensor) + 1)
+        if stages & (stages - 1) == 0 or stages == pool.sets(tensor)
     ]
     if wish.objective == "latency" and pool.nvlink:
         tensors.reverse()
     return tensors + sorted(pipelines, key=_order)
+
+
+def _spread(model: ModelSpec, wish: Wish, pool: Pool, hosts: int) -> list[Shape]:
+    """The shapes to try on several hosts of a kind, of so many at most, in the order of the wish's objective.
+
+    Every host gives as many sets as it has, and there are no more hosts than so many GPUs need. So the fewest GPUs are
+    on the fewest hosts, and a new host only adds shapes at the end.
+    """
+    shapes = []
+    for number in range(2, min(hosts, len(model.layers)) + 1):
+        for tensor in _tensor_sizes(model, pool):
+            shape = Shape(Parallelism(tensor, number * pool.sets(tensor)), number)
+            if shape.gpus > (number - 1) * sum(pool.domains) and shape.parallelism.pipeline <= len(model.layers):
+                shapes.append(shape)
+    if wish.objective == "latency" and pool.nvlink:
+        return sorted(shapes, key=lambda shape: (shape.hosts, shape.parallelism.pipeline))
+    return sorted(shapes, key=_order)
+
+
+def _lack(shape: Shape, pool: Pool, hosts: int) -> str | None:
+    """What so many hosts of a kind do not have for a shape."""
+    tensor, sets = shape.parallelism.tensor, pool.sets(shape.parallelism.tensor)
+    if not sets:
+        return f"it needs {tensor} linked GPUs; there are {pool.size}"
+    if sets < shape.stages:
+        return f"it needs {shape.stages} x {tensor} linked GPUs on a host; there are {sets} x {tensor}"
+    if hosts < shape.hosts:
+        return (
+            f"it needs {shape.gpus} GPUs over {shape.hosts} alike hosts; there {'are' if hosts > 1 else 'is'} {hosts}"
+        )
+    return None
+
+
+def possible(parallelism: Parallelism, sites: Iterable[Site]) -> bool:
+    """Whether there are GPUs for an instance, whatever it weighs."""
+    hosts = Counter(site.pool for site in sites)
+    return any((pool.hosts(parallelism) or number + 1) <= number for pool, number in hosts.items())
 
 
 def _doubts(wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
@@ -617,23 +751,31 @@ def _doubts(wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
         )
 
 
-def _why(wish: Wish, chosen: Parallelism, found: Mapping[Pool, tuple[Any, Any]]) -> str:
-    pools = [pool for pool, (result, _) in found.items() if isinstance(result, Sized) and result.parallelism == chosen]
+def _why(wish: Wish, chosen: Shape, found: Mapping[Pool, tuple[Any, Sequence[Misfit]]]) -> Iterator[str]:
+    """The reasons for a shape, and for more than one host."""
+    pools = [pool for pool, (best, _) in found.items() if best == chosen]
+    linked = any(pool.nvlink for pool in pools)
+    reason = f"{wish.objective}: the fewest GPUs that hold the model"
     if wish.parallelism is not None:
-        return "as the inventory says"
-    if wish.objective == "latency" and any(pool.nvlink for pool in pools):
+        reason = "as the inventory says"
+    elif wish.objective == "latency" and linked:
         size = max(pool.size for pool in pools)
-        return f"latency: the widest tensor size that is valid inside the NVLink domain of {size}"
-    if wish.objective == "balanced" and any(pool.nvlink for pool in pools) and chosen.tensor > 1:
-        return "balanced: one tensor size wider than the fewest GPUs that hold the model, where there is one"
-    return f"{wish.objective}: the fewest GPUs that hold the model"
+        reason = f"latency: the widest tensor size that is valid inside the NVLink domain of {size}"
+    elif wish.objective == "balanced" and linked and chosen.hosts == 1 and chosen.parallelism.tensor > 1:
+        reason = "balanced: one tensor size wider than the fewest GPUs that hold the model, where there is one"
+    yield f"{chosen}: {reason}"
+    if chosen.hosts > 1:
+        alone = [misfit for pool in pools for misfit in found[pool][1] if misfit.shape.hosts == 1]
+        widest = max(alone, key=lambda misfit: (misfit.shape.gpus, misfit.shape.parallelism.tensor), default=None)
+        lack = f"on one ({widest.shape}) {widest.reason}" if widest else "one does not have the GPUs"
+        yield f"pipeline {chosen.parallelism.pipeline} over {chosen.hosts} hosts: {lack}"
 
 
-def _records(wish: Wish, misfits: Sequence[Misfit], chosen: Parallelism) -> Iterator[dict[str, Any]]:
+def _records(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator[dict[str, Any]]:
     """Rows of the plan's ``rejected``: what was considered before the choice, once per shape and type of GPU."""
     seen = set()
     for misfit in misfits:
-        key = (misfit.parallelism, misfit.pool.gpu.name, misfit.needed_gib)
+        key = (misfit.shape, misfit.pool.gpu.name, misfit.needed_gib)
         if key not in seen:
             seen.add(key)
             knob = (
@@ -641,13 +783,13 @@ def _records(wish: Wish, misfits: Sequence[Misfit], chosen: Parallelism) -> Iter
                 if misfit.longest >= STEP
                 else "A quantised or smaller model would need less."
             )
-            yield _record(wish, misfit, nearest_fit=_text(chosen), knob=knob)
+            yield _record(wish, misfit, nearest_fit=str(chosen), knob=knob)
 
 
 def _record(wish: Wish, misfit: Misfit, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
     return {
         "model": wish.name,
-        "shape": f"{_text(misfit.parallelism)} on {misfit.pool.gpu.name}",
+        "shape": f"{misfit.shape} on {misfit.pool.gpu.name}",
         "reason": f"{misfit.reason}.",
         "needed_gib": misfit.needed_gib,
         "available_gib": misfit.available_gib,
@@ -656,38 +798,16 @@ def _record(wish: Wish, misfit: Misfit, *, nearest_fit: str | None, knob: str) -
     }
 
 
-def _refusal(wish: Wish, misfits: Sequence[Misfit]) -> dict[str, Any]:
-    """The one rejected shape that came nearest, and what would let it in."""
-
-    def distance(misfit: Misfit) -> tuple[Any, ...]:
-        lack = (misfit.needed_gib or 0.0) / (misfit.available_gib or 1.0)
-        return misfit.needed_gib is None, -misfit.longest, lack, _order(misfit.parallelism)
-
-    nearest = min(misfits, key=distance)
-    where = f"{_text(nearest.parallelism)} on {nearest.pool.gpu.name}"
-    if nearest.longest >= STEP and wish.concurrency and wish.concurrency > 1:
-        knob = f"Lower {wish.where}.concurrency, or {wish.where}.context_length to {nearest.longest}."
-        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
-    if nearest.longest >= STEP:
-        knob = f"Lower {wish.where}.context_length to {nearest.longest}."
-        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
-    if nearest.needed_gib is None:
-        return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
-    times = -(-nearest.needed_gib * _gpus(nearest.parallelism) // (nearest.available_gib or 1.0))
-    return _record(
-        wish,
-        nearest,
-        nearest_fit=f"about {times:.0f} x {nearest.pool.gpu.name} in one linked set",
-        knob=f"It would take about {times:.0f} of them in one linked set; take larger GPUs, or a quantised or smaller "
-        f"model as {wish.where}.source{', or widen its parallelism' if wish.parallelism else ''}.",
-    )
-
-
-def _unsized(wish: Wish, sites: Sequence[Site], reason: str) -> Choice:
+def _unsized(wish: Wish, sites: Sequence[Site], running: Collection[tuple[int, int]], reason: str) -> Choice:
     """What is planned without an account: the inventory's shape, or one GPU."""
-    shape = Shape(wish.parallelism or Parallelism(), "as the inventory says" if wish.parallelism else "it is not sized")
+    hosts = Counter(site.pool for site in sites)
+    parallelism = wish.parallelism or Parallelism()
+    shapes = [Shape(parallelism, pool.hosts(parallelism) or 1) for pool in hosts]
+    shapes = [shape for shape in shapes if any(not _lack(shape, pool, number) for pool, number in hosts.items())]
+    shape = min(shapes, key=lambda shape: (shape.extent not in running, shape.hosts), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
     if wish.parallelism is None:
         warning += f", and it gets one GPU: set {wish.where}.parallelism if that is too little"
-    sites_of = tuple(site.name for site in sites if site.pool.size >= shape.gpus)
-    return Choice(shape, sites_of, warnings=(f"{warning}.",))
+    sites_of = tuple(site.name for site in sites if not _lack(shape, site.pool, hosts[site.pool]))
+    why = f"{shape}: {'as the inventory says' if wish.parallelism else 'it is not sized'}"
+    return Choice(replace(shape, why=(why,)), sites_of, warnings=(f"{warning}.",))

@@ -28,6 +28,34 @@ _DRIVER_FLOOR: tuple[tuple[tuple[int, int, int], int], ...] = (((0, 20, 0), 580)
 # Models that overflow in fp16 and that vLLM refuses to run in it (`_resolve_auto_dtype`, config/model.py).
 _NO_FP16 = frozenset({"gemma2", "gemma3", "gemma3_text", "plamo2", "glm4"})
 
+# Architectures of the registry whose class is no `SupportsPP` (`model_executor/models/*.py`): "Pipeline parallelism is
+# not supported for this model" (config/model.py).
+_NO_PIPELINE = frozenset(
+    {
+        "AliceAIForCausalLM",
+        "AriaForConditionalGeneration",
+        "CohereAsrForConditionalGeneration",
+        "DiffusionGemmaForBlockDiffusion",
+        "DomynEdgeForCausalLM",
+        "DoryForCausalLM",
+        "FireRedASR2ForConditionalGeneration",
+        "FunASRForConditionalGeneration",
+        "Gemma3nForCausalLM",
+        "Gemma3nForConditionalGeneration",
+        "HrmTextForCausalLM",
+        "IQuestLoopCoderForCausalLM",
+        "Idefics3ForConditionalGeneration",
+        "Mamba2ForCausalLM",
+        "NemotronH_Nano_VL_V2",
+        "NemotronParseForConditionalGeneration",
+        "PaddleOCRVLForConditionalGeneration",
+        "Phi4MMForCausalLM",
+        "SmolVLMForConditionalGeneration",
+        "WhisperForConditionalGeneration",
+        "Zamba2ForCausalLM",
+    }
+)
+
 
 def driver_floor(version: str) -> int | None:
     """The oldest NVIDIA driver branch that this version's default wheel runs on; None for no version at all."""
@@ -173,6 +201,8 @@ def _engine_rules(
 ) -> list[str | None]:
     """Stages, experts, length, driver."""
     reasons: list[str | None] = []
+    if pipeline > 1 and model.architecture in _NO_PIPELINE:
+        reasons.append(f"vLLM cannot cut {model.architecture} into pipeline stages")
     if pipeline > len(model.layers):
         reasons.append(f"{pipeline} pipeline stages for {len(model.layers)} layers")
     if options.expert_parallel and model.moe is None:

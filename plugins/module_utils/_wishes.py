@@ -27,6 +27,7 @@ _OWNED_ENV = {
     "HF_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
     "HUGGING_FACE_HUB_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
     "VLLM_API_KEY": "it would stand in readable files. Set vllm_api_key.",
+    "VLLM_HOST_IP": "every host has another. Set fleet_address of the hosts.",
 }
 
 

@@ -70,7 +70,8 @@ def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, 
             **host,
             "instances": [
                 {key: instance[key] for key in ("id", "model")}
-                | {"gpus": node["gpus"], "port": instance["endpoint"]["port"]}
+                | {"gpus": node["gpus"], "rank": node["rank"], "port": instance["endpoint"]["port"]}
+                | {"master_port": instance["engine_args"].get("master-port")}
                 for instance in made["instances"]
                 for node in instance["nodes"]
                 if node["host"] == host["name"]

@@ -43,7 +43,14 @@ def running_on(before: dict[str, Any], *hosts: Host) -> list[Host]:
             host.address,
             host.hardware,
             tuple(
-                Running(instance["id"], instance["model"], tuple(node["gpus"]), instance["endpoint"]["port"])
+                Running(
+                    instance["id"],
+                    instance["model"],
+                    tuple(node["gpus"]),
+                    instance["endpoint"]["port"],
+                    node["rank"],
+                    instance["engine_args"].get("master-port"),
+                )
                 for instance in before["instances"]
                 for node in instance["nodes"]
                 if node["host"] == host.name
@@ -88,13 +95,21 @@ def test_the_whole_plan() -> None:
                 "endpoint": {"host": "gpu1", "address": "10.0.0.1", "port": 8000},
                 "parallelism": {"tensor": 2, "pipeline": 1, "expert": False},
                 "executor": "mp",
-                "nodes": [{"host": "gpu1", "rank": 0, "role": "head", "gpus": [0, 1]}],
+                "nodes": [
+                    {
+                        "host": "gpu1",
+                        "address": "10.0.0.1",
+                        "rank": 0,
+                        "role": "head",
+                        "gpus": [0, 1],
+                        "engine_args": {"host": "10.0.0.1", "port": 8000},
+                        "env": {"CUDA_VISIBLE_DEVICES": "0,1"},
+                    }
+                ],
                 "engine_args": {
                     "model": "/srv/models/tiny",
                     "revision": "abc",
                     "served-model-name": "tiny",
-                    "host": "10.0.0.1",
-                    "port": 8000,
                     "tensor-parallel-size": 2,
                     "pipeline-parallel-size": 1,
                     "distributed-executor-backend": "mp",
@@ -104,7 +119,7 @@ def test_the_whole_plan() -> None:
                     "kv-cache-dtype": "fp8",
                     "enforce-eager": True,
                 },
-                "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "1"},
+                "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OMP_NUM_THREADS": "1"},
                 "budget": {
                     "total": 79.6,
                     "requested": 39.8,
@@ -135,8 +150,6 @@ def test_what_is_left_to_vllm_is_not_among_its_arguments() -> None:
     assert instance["engine_args"] == {
         "model": "/srv/models/tiny",
         "served-model-name": "tiny",
-        "host": "10.0.0.1",
-        "port": 8000,
         "tensor-parallel-size": 1,
         "pipeline-parallel-size": 1,
         "gpu-memory-utilization": 0.92,

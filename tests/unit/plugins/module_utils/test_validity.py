@@ -104,6 +104,13 @@ def test_stages_driver_and_context_parallelism() -> None:
     assert (driver_floor("0.19.1"), driver_floor("0.33.0"), driver_floor("?")) == (525, 580, None)
 
 
+def test_models_that_vllm_cannot_cut_into_stages() -> None:
+    mamba = model("mamba-2.8b-hf", architectures=["Mamba2ForCausalLM"])
+    assert refusals(mamba, H100, 1, 2) == ["vLLM cannot cut Mamba2ForCausalLM into pipeline stages"]
+    assert refusals(mamba, H100) == []
+    assert refusals(model("mamba-2.8b-hf"), H100, 1, 2) == []
+
+
 def test_a_version_that_is_not_covered_is_refused() -> None:
     assert any("newer" in reason for reason in refusals(model(LLAMA), H100, version="0.50.0"))
 
