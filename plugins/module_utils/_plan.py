@@ -19,7 +19,7 @@ from ._budget import Engine
 from ._errors import PlacementError
 from ._gpu import Gpu, GpuHost
 from ._placement import Demand, NoRoomError, Place, Places, Slot, place_all
-from ._sizing import Choice, Pool, Shape, Site, Sizer, kind_of, possible
+from ._sizing import Choice, Extent, Pool, Shape, Site, Sizer, kind_of, possible
 from ._wishes import Parallelism, Wish
 
 __all__ = ["Host", "Running", "format_table", "plan_fleet"]
@@ -42,6 +42,7 @@ class Running:
     port: int
     rank: int = 0
     master_port: int | None = None  # None: it is on one host
+    tensor: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Host:
                     entry["model"],
                     tuple(sorted(entry["gpus"])),
                     entry["port"],
-                    entry.get("rank") or 0,  # earlier releases wrote none
+                    entry.get("rank") or 0,  # earlier releases wrote none of these
                     entry.get("master_port"),
+                    entry.get("tensor"),
                 )
                 for entry in facts.get("instances") or ()
             ),
@@ -252,14 +254,17 @@ def _running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, 
     return {slot: tuple(by_rank[rank] for rank in sorted(by_rank)) for slot, by_rank in parts.items()}
 
 
-def _extents(wish: Wish, hosts: Sequence[Host]) -> frozenset[tuple[int, int]]:
-    """How many GPUs and hosts the instances of a model have now."""
-    parts: dict[str, dict[int, int]] = defaultdict(dict)
+def _extents(wish: Wish, hosts: Sequence[Host]) -> frozenset[Extent]:
+    """How many GPUs and hosts the instances of a model have now, and their tensor sizes."""
+    parts: dict[str, dict[int, Running]] = defaultdict(dict)
     for host in hosts:
         for running in host.running:
             if running.model == wish.name:
-                parts[running.id][running.rank] = len(running.gpus)
-    return frozenset((sum(by_rank.values()), len(by_rank)) for by_rank in parts.values())
+                parts[running.id][running.rank] = running
+    return frozenset(
+        (sum(len(node.gpus) for node in nodes.values()), len(nodes), next(iter(nodes.values())).tensor)
+        for nodes in parts.values()
+    )
 
 
 def _demand(wish: Wish, choice: Choice) -> Demand:
@@ -314,7 +319,7 @@ def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -
         (stages, pool)
         for pool, number in hosts.items()
         for stages in range(1, parallelism.pipeline)
-        if (pool.hosts(replace(parallelism, pipeline=stages)) or number + 1) <= number
+        if pool.takes(replace(parallelism, pipeline=stages), number)
     ]
     stages, pool = max(fitting, key=lambda pair: (pair[0], hosts[pair[1]], repr(pair[1])))
     asked = Shape(parallelism, pool.hosts(parallelism) or 1)
@@ -448,10 +453,9 @@ def _instance(
 def _linked(shape: Shape, places: Places, hosts: Mapping[str, Host]) -> str:
     """What joins the GPUs of an instance."""
     link = LINKS.get(hosts[places[0].host].hardware.link or "", "")
-    if shape.parallelism.pipeline == 1:
-        return f"GPUs {', '.join(map(str, places[0].gpus))}: {link}"
-    where = "; ".join(f"{_gpu_list(place.gpus)} of {place.host}" for place in places)
-    return f"{where}: those of a stage {link}"
+    if shape.parallelism.pipeline > 1:
+        return f"the GPUs of a stage: {link}"
+    return f"GPUs {', '.join(map(str, places[0].gpus))}: {link}"
 
 
 def _node(wish: Wish, rank: int, place: Place, host: Host, ports: _Ports) -> dict[str, Any]:

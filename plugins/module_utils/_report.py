@@ -410,8 +410,10 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _shape_of(instance: Record) -> str:
+    hosts = len(instance["nodes"])
+    over = f" over {hosts} hosts" if hosts > 1 else ""
     executor = f", {_text(instance['executor'])}" if instance["executor"] else ""
-    return _shape(instance["parallelism"]) + executor
+    return _shape(instance["parallelism"]) + over + executor
 
 
 def _planned(instance: Record) -> dict[str, Any]:

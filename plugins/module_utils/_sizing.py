@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Optional
 
 from ._calibration import Calibration, Found, digest
 from ._catalogue import GIB, GpuType, gpu_from_nvml, gpu_type
@@ -38,6 +38,7 @@ __all__ = [
     "LEAST_CONTEXT",
     "UTILIZATION",
     "Choice",
+    "Extent",
     "Misfit",
     "Pool",
     "Shape",
@@ -46,6 +47,7 @@ __all__ = [
     "Sizer",
     "engine_options",
     "kind_of",
+    "possible",
 ]
 
 LEAST_CONTEXT = 8192  # tokens; a shape that leaves less is of little use to anybody who did not ask for it
@@ -63,6 +65,9 @@ UNACCOUNTED = (
     "speculative-config",
 )
 _NUMBERS = ("max-num-batched-tokens", "max-num-seqs", "block-size", "kv-cache-memory-bytes")
+
+
+Extent = tuple[int, int, Optional[int]]  # GPUs, hosts and tensor size of an instance; None: not known
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,14 @@ class Pool:
 
     def hosts(self, parallelism: Parallelism) -> int | None:
         """The fewest hosts for an instance, each with as many of its stages; None if no domain is large enough."""
-        stages = parallelism.pipeline
         room = self.sets(parallelism.tensor)
-        return next(
-            (hosts for hosts in range(1, stages + 1) if room and not stages % hosts and stages <= room * hosts), None
-        )
+        stages = parallelism.pipeline
+        return next((hosts for hosts in range(1, stages + 1) if stages % hosts == 0 and stages <= room * hosts), None)
+
+    def takes(self, parallelism: Parallelism, hosts: int) -> bool:
+        """Whether so many hosts have the GPUs for an instance."""
+        needed = self.hosts(parallelism)
+        return needed is not None and needed <= hosts
 
 
 @dataclass(frozen=True)
@@ -121,10 +129,9 @@ class Shape:
         """Pipeline stages on each of its hosts."""
         return self.parallelism.pipeline // self.hosts
 
-    @property
-    def extent(self) -> tuple[int, int]:
-        """What can be seen of it from outside: the numbers of GPUs and hosts."""
-        return self.gpus, self.hosts
+    def among(self, extents: Collection[Extent]) -> bool:
+        """Whether an instance of one of these extents may have this shape."""
+        return any((self.gpus, self.hosts, tensor) in extents for tensor in (self.parallelism.tensor, None))
 
     def room(self, pool: Pool, hosts: int) -> int:
         """Instances that so many empty hosts of a kind take."""
@@ -294,12 +301,12 @@ class Sizer:
         except SizingError as error:
             return Unknown(str(error))
 
-    def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[tuple[int, int]] = ()) -> Choice:
+    def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[Extent] = ()) -> Choice:
         """The shape for a model on the sites it may go to.
 
-        Where kinds of GPU would have different shapes, ``running`` (the numbers of GPUs and hosts that its instances
-        have now) decides, so that a new kind moves nothing; else, for ``latency`` the widest, for the others the one
-        of which the most instances fit.
+        Where kinds of GPU would have different shapes, ``running`` (the extents that its instances have now) decides,
+        so that a new kind moves nothing; else, for ``latency`` the one with the fewest stages, then the widest, for the
+        others the one of which the most instances fit.
 
         :raises PlacementError: no shape does on any of the sites.
         """
@@ -309,7 +316,7 @@ class Sizer:
         if isinstance(model, Unknown):
             return _unsized(wish, sites, running, model.reason)
         found = {pool: self._best(model, wish, pool, hosts[pool], _shapes(model, wish, pool)) for pool in pools}
-        if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span in running):
+        if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span, _ in running):
             for pool, (best, misfits) in found.items():
                 if not isinstance(best, Shape) and wish.parallelism is None:
                     shapes = _spread(model, wish, pool, hosts[pool])
@@ -326,8 +333,8 @@ class Sizer:
         def preference(shape: Shape) -> tuple[Any, ...]:
             takes = [pool for pool in pools if isinstance(self._try(model, wish, pool, shape, hosts[pool]), Sized)]
             room = sum(shape.room(pool, hosts[pool]) for pool in takes)
-            size = shape.parallelism.tensor if wish.objective == "latency" else room
-            return shape.extent not in running, -size, _order(shape)
+            latency = (shape.hosts, shape.parallelism.pipeline, -shape.parallelism.tensor)
+            return not shape.among(running), latency if wish.objective == "latency" else -room, _order(shape)
 
         chosen = min(fitting, key=preference)
         results = {pool: self._try(model, wish, pool, chosen, hosts[pool]) for pool in pools}
@@ -365,7 +372,7 @@ class Sizer:
         pool: Pool,
         hosts: int,
         shapes: Sequence[Shape],
-        running: Collection[tuple[int, int]] = (),
+        running: Collection[Extent] = (),
     ) -> tuple[Shape | Unknown | None, list[Misfit]]:
         """The best of the shapes by the wish's objective, and what was tried before it.
 
@@ -379,7 +386,7 @@ class Sizer:
                 return result, misfits
             if isinstance(result, Misfit):
                 misfits.append(result)
-            elif result.sure is not None or shape.extent in running:
+            elif result.sure is not None or shape.among(running):
                 break
             else:
                 tight = tight or shape
@@ -414,7 +421,8 @@ class Sizer:
         if wider:
             shape, pool = wider
             lack = _lack(shape, pool, hosts[pool])
-            knob = f"{str(shape).capitalize()} would do, but {lack}. Add such hosts, {larger}."
+            more = "Add such hosts, or hosts with more of these GPUs"
+            knob = f"{str(shape).capitalize()} would do, but {lack}. {more}; {larger}."
             return _record(wish, nearest, nearest_fit=f"{shape} on {pool.gpu.name}", knob=knob)
         times = -(-nearest.needed_gib * nearest.shape.gpus // (nearest.available_gib or 1.0))
         return _record(
@@ -462,7 +470,8 @@ class Sizer:
                 )
             warnings += _doubts(wish, pool, sized[pool])
             why[pool] = tuple(self._reasons(model, wish, pool, sized[pool]))
-        return replace(choice, sized=sized, warnings=tuple(warnings), why=why)
+        # Kinds that differ in their numbers of GPUs alone have the same doubts.
+        return replace(choice, sized=sized, warnings=tuple(dict.fromkeys(warnings)), why=why)
 
     def _reasons(self, model: ModelSpec, wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
         """What speaks for the context, and what the number of sequences costs."""
@@ -731,7 +740,7 @@ def _lack(shape: Shape, pool: Pool, hosts: int) -> str | None:
 def possible(parallelism: Parallelism, sites: Iterable[Site]) -> bool:
     """Whether there are GPUs for an instance, whatever it weighs."""
     hosts = Counter(site.pool for site in sites)
-    return any((pool.hosts(parallelism) or number + 1) <= number for pool, number in hosts.items())
+    return any(pool.takes(parallelism, number) for pool, number in hosts.items())
 
 
 def _doubts(wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
@@ -778,11 +787,11 @@ def _records(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator[d
         key = (misfit.shape, misfit.pool.gpu.name, misfit.needed_gib)
         if key not in seen:
             seen.add(key)
-            knob = (
-                f"With {wish.where}.context_length up to {misfit.longest} it would fit."
-                if misfit.longest >= STEP
-                else "A quantised or smaller model would need less."
-            )
+            knob = "A quantised or smaller model would need less."
+            if misfit.longest >= STEP:
+                knob = f"With {wish.where}.context_length up to {misfit.longest} it would fit."
+            elif misfit.needed_gib is None:
+                knob = f"Another {wish.where}.parallelism may do there."
             yield _record(wish, misfit, nearest_fit=str(chosen), knob=knob)
 
 
@@ -798,13 +807,13 @@ def _record(wish: Wish, misfit: Misfit, *, nearest_fit: str | None, knob: str) -
     }
 
 
-def _unsized(wish: Wish, sites: Sequence[Site], running: Collection[tuple[int, int]], reason: str) -> Choice:
+def _unsized(wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
     """What is planned without an account: the inventory's shape, or one GPU."""
     hosts = Counter(site.pool for site in sites)
     parallelism = wish.parallelism or Parallelism()
     shapes = [Shape(parallelism, pool.hosts(parallelism) or 1) for pool in hosts]
     shapes = [shape for shape in shapes if any(not _lack(shape, pool, number) for pool, number in hosts.items())]
-    shape = min(shapes, key=lambda shape: (shape.extent not in running, shape.hosts), default=Shape(parallelism))
+    shape = min(shapes, key=lambda shape: (not shape.among(running), shape.hosts), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
     if wish.parallelism is None:
         warning += f", and it gets one GPU: set {wish.where}.parallelism if that is too little"

@@ -34,6 +34,8 @@ options:
       - C(objective) is V(throughput), the fewest GPUs that hold the model, so that there are more instances;
         V(latency), the widest tensor size inside the NVLink domain; or V(balanced), the next wider tensor size after
         the fewest GPUs. Without NVLink all three are V(throughput).
+      - A model that fits no host gets a pipeline over alike hosts (GPU type, link and driver branch, numbers of GPUs).
+        So does a C(parallelism) of more GPUs than one host has; C(tensor) always stays inside one domain of one host.
       - C(context_length) (tokens) is what an instance must have memory for, V(auto) the model's own length or, if less
         fits, that. C(concurrency) (requests) is how many of them must fit at once, and the most that are let in.
       - C(gpu_memory_utilization) (above 0, up to 1) and C(kv_cache_dtype) are passed on to vLLM; V(auto) is 0.92, and
@@ -82,14 +84,24 @@ options:
             type: str
             required: true
           gpus:
-            description: Indices of its GPUs.
+            description: Indices of its GPUs on this host.
             type: list
             elements: int
             required: true
           port:
-            description: TCP port that it listens on.
+            description: TCP port of its endpoint.
             type: int
             required: true
+          rank:
+            description: Rank of the node, of an instance that spans hosts.
+            type: int
+            default: 0
+          master_port:
+            description: TCP port where the nodes of an instance that spans hosts meet.
+            type: int
+          tensor:
+            description: Tensor-parallel size of the instance.
+            type: int
   groups:
     description: Groups of the inventory with the names of their hosts, for C(hosts) of a model.
     type: dict
@@ -168,7 +180,8 @@ plan:
     instances:
       description:
         - Every instance with C(id), C(model), C(endpoint), C(parallelism), C(executor), C(nodes), C(engine_args)
-          (what vLLM reads with C(--config)), C(env), C(budget) (GiB per GPU) and C(why).
+          (what vLLM reads with C(--config)), C(env), C(budget) (GiB per GPU) and C(why). What only one node is told
+          stands in C(engine_args) and C(env) of its entry of C(nodes).
       type: list
       elements: dict
     rejected:
@@ -180,7 +193,7 @@ plan:
       type: list
       elements: str
 table:
-  description: The plan for people, one line per instance, at most 100 columns wide.
+  description: The plan for people, one line per node of an instance, at most 100 columns wide.
   returned: success, when O(hosts) is given
   type: str
 problems:
@@ -232,6 +245,9 @@ def main() -> None:
         "model": {"type": "str", "required": True},
         "gpus": {"type": "list", "elements": "int", "required": True},
         "port": {"type": "int", "required": True},
+        "rank": {"type": "int", "default": 0},
+        "master_port": {"type": "int"},
+        "tensor": {"type": "int"},
     }
     host = {
         "name": {"type": "str", "required": True},

@@ -2,7 +2,8 @@
 
 Plans fleets of 30 to 1,000 hosts with 8 GPUs each for 20 sized models, in a process of its own per fleet, and prints
 seconds and peak memory (MiB, of the whole process). The hosts are of two kinds, half and half; the models are the
-configurations of the unit tests. Goal: 1,000 hosts in less than 2 s and 200 MiB, growing close to linearly.
+configurations of the unit tests, and one of them fits no single host. Goal: 1,000 hosts in less than 2 s and 200 MiB,
+growing close to linearly.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_
 
 HOSTS = (30, 100, 300, 1000)
 MODELS = 20
+SPANNING = "deepseek-v3"  # fits no host
 VERSION = "0.33.0"
 KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -54,9 +56,9 @@ def fleet(count: int) -> list[dict[str, Any]]:
 def measure(count: int) -> dict[str, Any]:
     """Plan one fleet in this process."""
     files = sorted((ROOT / "tests/unit/fixtures/models").glob("*.json"))
-    configs = [json.loads(file.read_text(encoding="utf-8"))["config"] for file in files]
-    small = [config for config in configs if config.get("num_hidden_layers", 99) <= 48][:MODELS]
-    facts = {f"model-{number}": {"config": config} for number, config in enumerate(small)}
+    configs = {file.stem: json.loads(file.read_text(encoding="utf-8"))["config"] for file in files}
+    small = [name for name, config in configs.items() if config.get("num_hidden_layers", 99) <= 48]
+    facts = {name: {"config": configs[name]} for name in [*small[: MODELS - 1], SPANNING]}
     wishes, _ = read_wishes([{"name": name, "source": "owner/model"} for name in facts], VERSION)
     described = fleet(count)
     start = time.perf_counter()
@@ -64,6 +66,8 @@ def measure(count: int) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     if len({instance["model"] for instance in plan["instances"]}) != MODELS:
         raise SystemExit("not every model got an instance")
+    if not any(len(instance["nodes"]) > 1 for instance in plan["instances"] if instance["model"] == SPANNING):
+        raise SystemExit(f"{SPANNING} does not span hosts")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"hosts": count, "models": len(facts), "seconds": round(seconds, 3), "peak_mib": round(peak, 1)}
 

@@ -25,7 +25,7 @@ GB200 = ("NVIDIA GB200", 185.0, 0.8, "10.0", "nvlink")
 Kind = tuple[str, float, float, str, str]
 
 
-def host(name: str, count: int = 8, kind: Kind = H100, **changes: Any) -> dict[str, Any]:
+def host(name: str, count: int = 8, kind: Kind = H100, driver: str = "580.95.05", **changes: Any) -> dict[str, Any]:
     """A host as fleet_plan takes it, with so many GPUs of a kind in one domain; ``changes`` are made to all of them."""
     title, total, reserved, capability, link = kind
     gpu = {"name": title, "total_gib": total, "reserved_gib": reserved, "compute_capability": capability, **changes}
@@ -33,7 +33,7 @@ def host(name: str, count: int = 8, kind: Kind = H100, **changes: Any) -> dict[s
         "name": name,
         "address": f"10.0.0.{''.join(filter(str.isdigit, name))}",
         "gpu_facts": {
-            "driver_version": "580.95.05",
+            "driver_version": driver,
             "link": link,
             "domains": [list(range(count))] if count else [],
             "gpus": [{"index": index, **gpu} for index in range(count)],
@@ -71,7 +71,10 @@ def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, 
             "instances": [
                 {key: instance[key] for key in ("id", "model")}
                 | {"gpus": node["gpus"], "rank": node["rank"], "port": instance["endpoint"]["port"]}
-                | {"master_port": instance["engine_args"].get("master-port")}
+                | {
+                    "master_port": instance["engine_args"].get("master-port"),
+                    "tensor": instance["parallelism"]["tensor"],
+                }
                 for instance in made["instances"]
                 for node in instance["nodes"]
                 if node["host"] == host["name"]

@@ -40,6 +40,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "1b": {"name": "llama-3.2-1b-instruct"},
     "moe": {"name": "qwen3-30b-a3b"},
     "fp8": {"name": "qwen3-235b-a22b-fp8"},
+    "405b": {"name": "llama-3.1-405b-instruct"},
+    "v3": {"name": "deepseek-v3"},
 }
 # What is wished, on which hosts.
 FLEETS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
@@ -49,6 +51,12 @@ FLEETS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "8x-l40s-pcie": ([MODELS["70b"] | {"replicas": 1}, MODELS["8b"]], [host("gpu1", 8, L40S, ecc_enabled=False)]),
     "4x-rtx-4090": ([MODELS["8b"] | {"concurrency": 4}], [host("gpu1", 4, RTX4090)]),
     "mixed": ([MODELS["8b"]], [host("gpu1", 2), host("gpu2", 2, L40S), mixed("gpu3"), host("gpu4", 1, T4)]),
+    "2x-hgx-h100": ([MODELS["v3"]], [host("gpu1"), host("gpu2")]),
+    "5x-hgx-mixed": (
+        [MODELS["405b"] | {"objective": "latency", "replicas": 1}, MODELS["70b"]],
+        [host("gpu1", 8, A100), host("gpu2"), host("gpu3", 8, A100), host("gpu4", 8, L40S), host("gpu5", 4)],
+    ),
+    "one-hgx-h100-too-small": ([MODELS["v3"]], [host("gpu1")]),
     "mig": ([MODELS["8b"]], [sliced("gpu1")]),
     "gb200": ([MODELS["fp8"] | {"replicas": 1}, MODELS["70b"]], [host("gpu1", 4, GB200), host("gpu2", 4, GB200)]),
     "one-t4": ([MODELS["1b"]], [host("gpu1", 1, T4)]),
@@ -68,13 +76,18 @@ def shown(name: str) -> str:
     lines = [format_table(made)]
     told: list[Any] = []
     for instance in made["instances"]:
-        arguments = {key: value for key, value in instance["engine_args"].items() if key not in ("host", "port")}
+        arguments = instance["engine_args"]
         why = [reason for reason in instance["why"] if not reason.startswith("GPUs ")]
         same = [arguments, instance["budget"], why]
         if same not in told:  # replicas on the same kind of GPU are alike
             told.append(same)
             lines += ["", instance["id"], *(f"  {key}: {value}" for key, value in arguments.items())]
             lines += [f"  {key}: {_text(value)}" for key, value in instance["budget"].items() if key != "conditions"]
+            lines += [
+                f"  node {node['rank']} on {node['host']}, {node['role']}: {_text(node['engine_args'] | node['env'])}"
+                for node in instance["nodes"]
+                if len(instance["nodes"]) > 1
+            ]
             lines += [f"  why {reason}" for reason in why]
     for row in made["rejected"]:
         lines += ["", f"rejected {row['model']}: {row['shape']}: {row['reason']} {row['knob']}"]

@@ -118,7 +118,17 @@ def test_the_planner_is_told_what_runs_here(host: Any) -> None:
     fact = json.loads(host.file("/etc/ansible/facts.d/gpuhosts_vllm.fact").content_string)
     assert fact == {
         "version": 1,
-        "instances": [{"id": "tiny-llama-1", "model": "tiny-llama", "port": 8000, "gpus": [0]}],
+        "instances": [
+            {
+                "id": "tiny-llama-1",
+                "model": "tiny-llama",
+                "port": 8000,
+                "rank": 0,
+                "gpus": [0],
+                "tensor": None,
+                "master_port": None,
+            }
+        ],
     }
 
 

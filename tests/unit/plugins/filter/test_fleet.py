@@ -12,7 +12,12 @@ def instance(model: str, number: int, address: str, *hosts: str) -> dict[str, An
         "id": f"{model}-{number}",
         "model": model,
         "endpoint": {"host": hosts[0], "address": address, "port": 8000},
-        "nodes": [{"host": host, "rank": rank} for rank, host in enumerate(hosts)],
+        "nodes": [
+            {"host": host, "rank": rank, "engine_args": {"node-rank": rank}, "env": {"CUDA_VISIBLE_DEVICES": str(rank)}}
+            for rank, host in enumerate(hosts)
+        ],
+        "engine_args": {"model": model},
+        "env": {"PLAIN": "word"},
     }
 
 
@@ -22,9 +27,18 @@ LARGE_1 = instance("large", 1, "10.0.0.3", "gpu3", "gpu2")
 PLAN = {"instances": [SMALL_2, LARGE_1, SMALL_1]}
 
 
+def on(instance: dict[str, Any], rank: int) -> dict[str, Any]:
+    return instance | {
+        "node": instance["nodes"][rank],
+        "engine_args": {"model": instance["model"], "node-rank": rank},
+        "env": {"PLAIN": "word", "CUDA_VISIBLE_DEVICES": str(rank)},
+    }
+
+
 def test_instances_on_a_host_are_sorted_and_whole() -> None:
-    assert fleet.instances_on(PLAN, "gpu1") == [SMALL_1]
-    assert fleet.instances_on(PLAN, "gpu2") == [LARGE_1, SMALL_2]
+    assert fleet.instances_on(PLAN, "gpu1") == [on(SMALL_1, 0)]
+    assert fleet.instances_on(PLAN, "gpu2") == [on(LARGE_1, 1), on(SMALL_2, 0)]
+    assert fleet.instances_on(PLAN, "gpu3") == [on(LARGE_1, 0)]
     assert fleet.instances_on(PLAN, "gpu4") == []
 
 

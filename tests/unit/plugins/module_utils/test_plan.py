@@ -50,6 +50,7 @@ def running_on(before: dict[str, Any], *hosts: Host) -> list[Host]:
                     instance["endpoint"]["port"],
                     node["rank"],
                     instance["engine_args"].get("master-port"),
+                    instance["parallelism"]["tensor"],
                 )
                 for instance in before["instances"]
                 for node in instance["nodes"]
@@ -264,6 +265,128 @@ def test_ports_begin_at_the_base_port() -> None:
     assert where(plan([TINY], host("gpu1"), base_port=9000)) == {"tiny-1": "gpu1/0:9000"}
 
 
+# Instances that span hosts
+
+
+WIDE: dict[str, Any] = TINY | {"name": "wide", "parallelism": {"tensor": 2, "pipeline": 2}}
+
+
+def test_what_the_nodes_of_an_instance_are_told() -> None:
+    model = WIDE | {"extra_args": {"api_server_count": 2}, "env": {"NCCL_DEBUG": "INFO"}}
+    (instance,) = plan([model], host("gpu1"), host("gpu2"))["instances"]
+    assert instance["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8000}
+    assert instance["executor"] == "mp"
+    assert instance["engine_args"] == {
+        "model": "/srv/models/tiny",
+        "served-model-name": "wide",
+        "tensor-parallel-size": 2,
+        "pipeline-parallel-size": 2,
+        "distributed-executor-backend": "mp",
+        "nnodes": 2,
+        "master-addr": "10.0.0.1",
+        "master-port": 29501,
+        "gpu-memory-utilization": 0.92,
+    }
+    assert instance["env"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NCCL_DEBUG": "INFO"}
+    assert instance["nodes"] == [
+        {
+            "host": "gpu1",
+            "address": "10.0.0.1",
+            "rank": 0,
+            "role": "head",
+            "gpus": [0, 1],
+            "engine_args": {"host": "10.0.0.1", "port": 8000, "node-rank": 0, "api-server-count": 2},
+            "env": {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.0.1"},
+        },
+        {
+            "host": "gpu2",
+            "address": "10.0.0.2",
+            "rank": 1,
+            "role": "worker",
+            "gpus": [0, 1],
+            "engine_args": {"headless": True, "node-rank": 1},
+            "env": {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.0.2"},
+        },
+    ]
+    assert instance["why"] == [
+        "tensor 2 x pipeline 2 over 2 hosts: as the inventory says",
+        "the GPUs of a stage: linked by NVLink",
+    ]
+
+
+def test_a_pipeline_that_fits_one_host_stays_on_one() -> None:
+    assert where(plan([WIDE], host("gpu1"), host("gpu2"), host("gpu3", 4))) == {"wide-1": "gpu3/0,1,2,3:8000"}
+    assert where(plan([WIDE], host("gpu1"), host("gpu2", 4, domains=2))) == {"wide-1": "gpu2/0,1,2,3:8000"}
+
+
+def test_a_second_run_and_a_new_host_leave_it_where_it_is() -> None:
+    models = [WIDE, TINY | {"replicas": 2}]
+    hosts = [host("gpu2", 3), host("gpu3", 3)]
+    first = plan(models, *hosts)
+    assert plan(models, *running_on(first, *hosts)) == first
+    assert plan(models, *running_on(first, *hosts), host("gpu1", 3), host("gpu4", 8)) == first
+
+
+def test_it_moves_when_one_of_its_hosts_is_gone() -> None:
+    hosts = [host("gpu1"), host("gpu2"), host("gpu3")]
+    _, two, three = running_on(plan([WIDE], *hosts), *hosts)
+    (instance,) = plan([WIDE], two, three)["instances"]
+    assert [node["host"] for node in instance["nodes"]] == ["gpu2", "gpu3"]
+
+
+def nodes(made: dict[str, Any]) -> dict[str, tuple[list[str], int, int]]:
+    """Hosts, port of the endpoint and rendezvous port of every instance."""
+    return {
+        instance["id"]: (
+            [node["host"] for node in instance["nodes"]],
+            instance["endpoint"]["port"],
+            instance["engine_args"]["master-port"],
+        )
+        for instance in made["instances"]
+    }
+
+
+def test_instances_with_one_head_meet_at_ports_of_their_own() -> None:
+    model = WIDE | {"replicas": 2, "parallelism": {"tensor": 2, "pipeline": 3}}
+    hosts = ["gpu1", "gpu2", "gpu3"]
+    made = plan([model], *(host(name, 4) for name in hosts))
+    assert nodes(made) == {"wide-1": (hosts, 8000, 29501), "wide-2": (hosts, 8001, 29502)}
+    rest = [
+        Host(one.name, one.address, one.hardware, one.running[1:])
+        for one in running_on(made, *map(host, hosts, [4] * 3))
+    ]
+    assert nodes(plan([model], *rest)) == nodes(made), "the second stays at the second"
+
+
+def test_a_rendezvous_port_is_kept_but_gives_way_to_wishes_and_endpoints() -> None:
+    def running(port: int, master: int) -> list[Host]:
+        return [
+            host(name, 3, Running("wide-1", "wide", (0, 1), port, rank, master))
+            for rank, name in enumerate(("gpu1", "gpu2"))
+        ]
+
+    assert nodes(plan([WIDE], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 8001, 29507)}
+    assert nodes(plan([WIDE], *running(29501, 29501))) == {"wide-1": (["gpu1", "gpu2"], 29501, 29502)}
+    assert nodes(plan([WIDE | {"port": 29507}], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 29507, 29501)}
+    wished = plan([WIDE, TINY | {"port": 29507}], *running(8001, 29507))
+    assert wished["instances"][1]["engine_args"]["master-port"] == 29501
+
+
+def test_an_endpoint_passes_over_a_rendezvous_port() -> None:
+    hosts = [
+        host(name, 3, Running("wide-1", "wide", (0, 1), 9000, rank, 8000)) for rank, name in enumerate(("gpu1", "gpu2"))
+    ]
+    made = plan([WIDE, TINY], *hosts)
+    assert made["instances"][0]["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8001}
+    assert made["instances"][1]["engine_args"]["master-port"] == 8000
+
+
+def test_facts_of_earlier_releases_are_read() -> None:
+    entry = {"id": "tiny-1", "model": "tiny", "gpus": [1], "port": 8003}
+    facts = {"name": "gpu1", "address": "10.0.0.1", "gpu_facts": host("gpu1").hardware.to_dict(), "instances": [entry]}
+    assert where(plan([TINY], Host.from_dict(facts))) == {"tiny-1": "gpu1/1:8003"}
+
+
 # Refusals
 
 
@@ -272,7 +395,7 @@ def test_parallelism_that_exceeds_the_gpus() -> None:
     assert str(error) == (
         "tiny: one instance (tensor 4 x pipeline 1) needs 4 GPUs of one host that are linked with each other; "
         "the largest such set has 2 (gpu1, gpu2). "
-        "Lower vllm_models[0].parallelism so that tensor x pipeline is at most 2."
+        "Lower vllm_models[0].parallelism.tensor to at most 2; a pipeline may span several hosts."
     )
     assert error.rejected == [
         {
@@ -283,7 +406,7 @@ def test_parallelism_that_exceeds_the_gpus() -> None:
             "needed_gib": None,
             "available_gib": None,
             "nearest_fit": "2 GPUs",
-            "knob": "Lower vllm_models[0].parallelism so that tensor x pipeline is at most 2.",
+            "knob": "Lower vllm_models[0].parallelism.tensor to at most 2; a pipeline may span several hosts.",
         }
     ]
 
@@ -291,6 +414,27 @@ def test_parallelism_that_exceeds_the_gpus() -> None:
 def test_gpus_of_two_domains_do_not_add_up() -> None:
     error = refusal([TINY | {"parallelism": {"tensor": 4}}], host("gpu1", 4, domains=2))
     assert "the largest such set has 2 (gpu1)." in str(error)
+
+
+def test_a_pipeline_that_there_are_not_the_hosts_for() -> None:
+    model = TINY | {"parallelism": {"tensor": 2, "pipeline": 4}}
+    hosts = [host("gpu1"), host("gpu2"), host("gpu3", 2, link="pcie")]
+    (row,) = refusal([model], *hosts).rejected
+    assert row["reason"] == (
+        "one instance (tensor 2 x pipeline 4 over 4 hosts) needs 8 GPUs over 4 alike hosts; there are 2 "
+        "(GPU without a name)."
+    )
+    assert row["nearest_fit"] == "tensor 2 x pipeline 2 over 2 hosts"
+    assert row["knob"] == "Lower vllm_models[0].parallelism.pipeline to 2, or add such hosts."
+
+
+def test_more_instances_over_hosts_than_there_is_room_for() -> None:
+    error = refusal([WIDE | {"replicas": 2}], host("gpu1"), host("gpu2"), host("gpu3"))
+    assert str(error) == (
+        "wide: 2 instances of 4 GPUs each over 2 alike hosts need 8 GPUs; its hosts have 6 usable ones, "
+        "and beside the other models there is room for 1 of the 2. "
+        "Lower vllm_models[0].replicas to 1, or those of another model, or add GPUs."
+    )
 
 
 def test_every_model_that_is_too_large_is_named() -> None:
@@ -381,6 +525,15 @@ def test_the_table() -> None:
             "warning: gpu2: GPU 2 is left out: it is lost (fell off the bus); reboot the host or replace the GPU.",
         ]
     )
+
+
+def test_the_table_has_a_line_for_every_node() -> None:
+    made = plan([WIDE], host("gpu1"), host("gpu2"))
+    assert format_table(made).splitlines()[:3] == [
+        "INSTANCE  HOST  GPUS  TP  PP  GIB/GPU  ENDPOINT",
+        "wide-1    gpu1  0-1   2   2   73.2     10.0.0.1:8000",
+        "          gpu2  0-1",
+    ]
 
 
 def test_the_table_fits_a_hundred_columns() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils import _report
 
+from tests.unit import fleets
+
 PLANS = sorted((Path(__file__).parents[2] / "fixtures" / "plans").glob("*.json"))
 VOID = {"meta", "br"}
 
@@ -240,6 +242,16 @@ def test_replicas_share_a_card_and_a_model_without_a_place_stands_out() -> None:
     assert "2 \N{MULTIPLICATION SIGN} one GPU" in page.text
     assert "huge not placed" in page.text
     assert "tensor 8 \N{MULTIPLICATION SIGN} pipeline 2" in page.text
+
+
+def test_every_node_of_an_instance_over_hosts_has_its_place() -> None:
+    hosts = [fleets.host("gpu1"), fleets.host("gpu2")]
+    page = Page(_report.render(fleets.plan([{"name": "deepseek-v3"}], *hosts), hosts))
+    assert "tensor 8 \N{MULTIPLICATION SIGN} pipeline 2 over 2 hosts, mp" in page.text
+    assert "gpu1 GPU 0\N{EN DASH}7, head; gpu2 GPU 0\N{EN DASH}7, worker" in page.text
+    assert "rank 0, head" in page.text
+    assert "rank 1, worker" in page.text
+    assert len([bar for bar in page.all("svg", "bar") if "weights" in bar["aria-label"]]) == 16
 
 
 def test_gpus_are_named_in_ranges() -> None:

@@ -181,10 +181,138 @@ def test_a_context_beyond_the_models_own_is_refused_unless_vllm_is_told_so() -> 
     assert first(plan([{**wish, "env": env}], host("gpu1", 1)))["engine_args"]["max-model-len"] == 65536
 
 
-def test_weights_that_fit_no_host() -> None:
-    error = refusal([{"name": "deepseek-v3"}], host("gpu1"))
-    assert "the weights alone take 79.6 GiB per GPU" in str(error)
-    assert "It would take about" in str(error)
+def test_weights_that_fit_no_host_say_how_many_would_do() -> None:
+    (row,) = refusal([{"name": "deepseek-v3"}], host("gpu1")).rejected
+    assert row["reason"] == "the weights alone take 79.6 GiB per GPU; vLLM may use 72.8 GiB."
+    assert row["needed_gib"] > row["available_gib"]
+    assert row["nearest_fit"] == "tensor 8 x pipeline 2 over 2 hosts on H100 80GB"
+    assert row["knob"] == (
+        "Tensor 8 x pipeline 2 over 2 hosts would do, but it needs 16 GPUs over 2 alike hosts; there is 1. Add such "
+        "hosts, or hosts with more of these GPUs; take larger GPUs, or a quantised or smaller model as "
+        "vllm_models[0].source."
+    )
+
+
+def test_a_parallelism_that_is_too_small_for_the_weights() -> None:
+    wish = {"name": "deepseek-v3", "parallelism": {"tensor": 4, "pipeline": 2}}
+    (row,) = refusal([wish], host("gpu1"), host("gpu2")).rejected
+    assert row["nearest_fit"] == "about 10 x H100 80GB"
+    assert row["knob"].endswith("or widen its parallelism.")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [host("gpu2", 8, A100), host("gpu2", 4), host("gpu2", 8, (*H100[:4], "pcie")), host("gpu2", driver="575.57.08")],
+    ids=["type", "number", "link", "driver"],
+)
+def test_hosts_that_are_not_alike_do_not_add_up(other: dict[str, Any]) -> None:
+    assert "alike hosts; there is 1." in str(refusal([{"name": "deepseek-v3"}], host("gpu1"), other))
+
+
+# Instances over several hosts
+
+
+@pytest.mark.parametrize(
+    ("fleet", "model", "objective", "tensor", "pipeline", "nodes", "instances"),
+    [
+        pytest.param([H100] * 2, "deepseek-v3", "throughput", 8, 2, 2, 1, id="DeepSeek-V3 on 2 HGX H100"),
+        pytest.param([H100] * 5, "deepseek-v3", "throughput", 8, 2, 2, 2, id="DeepSeek-V3 on 5 HGX H100"),
+        pytest.param([H100, A100, H100, A100], "deepseek-v3", "balanced", 8, 2, 2, 2, id="2 HGX H100 and 2 HGX A100"),
+        pytest.param([L40S] * 4, "deepseek-v3", "latency", 8, 3, 3, 1, id="DeepSeek-V3 on 4 x 8 L40S"),
+        pytest.param([H100] * 2, "llama-3.1-405b-instruct", "throughput", 8, 2, 2, 1, id="405B on 2 HGX H100"),
+        pytest.param([A100] * 2, "llama-3.1-405b-instruct", "latency", 8, 2, 2, 1, id="405B on 2 HGX A100, latency"),
+        pytest.param([A100] * 2, "llama-3.3-70b-instruct", "throughput", 4, 1, 1, 4, id="70B needs one"),
+    ],
+)
+def test_golden_fleets_of_several_hosts(
+    fleet: list[Any], model: str, objective: str, tensor: int, pipeline: int, nodes: int, instances: int
+) -> None:
+    hosts = [host(f"gpu{number}", 8, kind) for number, kind in enumerate(fleet, 1)]
+    made = plan([{"name": model, "objective": objective}], *hosts)
+    assert shapes(made) == {(model, tensor, pipeline)}
+    assert len(made["instances"]) == instances
+    kinds = {one["name"]: kind for one, kind in zip(hosts, fleet, strict=True)}
+    for instance in made["instances"]:
+        assert len(instance["nodes"]) == nodes
+        assert len({kinds[node["host"]] for node in instance["nodes"]}) == 1
+        assert {len(node["gpus"]) for node in instance["nodes"]} == {tensor * pipeline // nodes}
+
+
+def test_why_it_takes_more_than_one_host() -> None:
+    made = plan([{"name": "deepseek-v3"}], host("gpu1"), host("gpu2"))
+    assert first(made)["why"] == [
+        "tensor 8 x pipeline 2 over 2 hosts: throughput: the fewest GPUs that hold the model",
+        "pipeline 2 over 2 hosts: on one (tensor 8 x pipeline 1) " + made["rejected"][3]["reason"].rstrip("."),
+        "context 163,840: the model's own",
+        "the GPUs of a stage: linked by NVLink",
+        "replicas auto: as many as fit, in turns with the other automatic models",
+    ]
+    assert all("over 2 hosts" not in row["shape"] for row in made["rejected"])
+
+
+def test_the_least_stage_of_a_pipeline_decides() -> None:
+    budget = first(plan([{"name": "deepseek-v3"}], host("gpu1"), host("gpu2")))["budget"]
+    # The stages after the first have no dense layers, hence more experts, and less room.
+    assert budget["kv_cache"] - budget["pinned"]["kv_cache"] > budget["pinned"]["margin"] + 1
+
+
+def test_more_requests_may_need_narrower_stages_or_more_hosts() -> None:
+    wish = {"name": "deepseek-v3", "context_length": 163840}  # every GPU of a stage holds MLA's whole cache
+    hosts = [host(f"gpu{number}") for number in (1, 2, 3)]
+    found = [shapes(plan([wish | {"concurrency": requests}], *hosts)) for requests in (4, 8, 16, 40)]
+    assert [(tensor, pipeline) for ((_, tensor, pipeline),) in found] == [(8, 2), (4, 4), (2, 8), (1, 24)]
+
+
+def test_stages_of_one_host_may_be_in_several_domains() -> None:
+    halves = host("gpu1", 8, L40S)
+    halves["gpu_facts"]["domains"] = [[0, 2, 4, 6], [1, 3, 5, 7]]
+    made = plan([{"name": "qwen3-235b-a22b-fp8"}], halves)
+    assert shapes(made) == {("qwen3-235b-a22b-fp8", 4, 2)}
+    (node,) = first(made)["nodes"]
+    assert node["gpus"] == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert node["env"]["CUDA_VISIBLE_DEVICES"] == "0,2,4,6,1,3,5,7", "every stage has a domain of its own"
+
+
+def test_a_model_that_cannot_be_cut_is_not_spread() -> None:
+    hosts = [host(f"gpu{number}", 1) for number in (1, 2, 3)]
+    assert shapes(plan([LARGE], *hosts)) == {(LARGE["name"], 1, 3)}
+    other = LARGE | {"extra_args": {"hf-overrides": '{"architectures": ["Zamba2ForCausalLM"]}'}}
+    assert "It would take about 2 of them" in str(refusal([other], *hosts))
+
+
+def where(made: dict[str, Any]) -> dict[str, Any]:
+    return {
+        instance["id"]: (instance["nodes"], instance["engine_args"].get("master-port"))
+        for instance in made["instances"]
+    }
+
+
+@pytest.mark.parametrize("kind", [H100, GB200], ids=["hosts like those", "hosts that need only one"])
+def test_new_hosts_do_not_move_what_spans_hosts(kind: Any) -> None:
+    wish = {"name": "deepseek-v3"}
+    hosts = [host("gpu5"), host("gpu6")]
+    before = plan([dict(wish)], *hosts)
+    more = [*carried_out(before, *hosts), *(host(f"gpu{number}", 8, kind) for number in (1, 2, 7, 8))]
+    after = plan([dict(wish)], *more)
+    assert where(after).items() >= where(before).items()
+
+
+def test_a_new_model_does_not_move_what_spans_hosts() -> None:
+    wishes: list[dict[str, Any]] = [{"name": "deepseek-v3", "replicas": 1}, SMALL | {"replicas": 4}]
+    hosts = [host("gpu1"), host("gpu2"), host("gpu3")]
+    before = plan([dict(wish) for wish in wishes[:1]], *hosts)
+    after = plan([dict(wish) for wish in wishes], *carried_out(before, *hosts))
+    assert where(after).items() >= where(before).items()
+
+
+def test_a_tight_fit_that_runs_stays_when_more_hosts_would_do_better() -> None:
+    wish = {"name": "deepseek-v3", "context_length": 163840, "concurrency": 35}
+    hosts = [host("gpu1"), host("gpu2")]
+    before = plan([dict(wish)], *hosts)
+    assert "a tight fit on H100 80GB" in before["warnings"][0]
+    after = plan([dict(wish)], *carried_out(before, *hosts), host("gpu3"))
+    assert where(after) == where(before)
+    assert shapes(plan([dict(wish)], *hosts, host("gpu3"))) != shapes(before)
 
 
 def test_an_old_driver_is_refused_before_anything_is_installed() -> None:
@@ -300,6 +428,7 @@ NAMES = (
     "gemma-2-9b-it",
     "qwen3-30b-a3b",
     "mixtral-8x7b-instruct-v0.1",
+    "llama-3.3-70b-instruct",
 )
 
 
@@ -316,11 +445,16 @@ def wishes_and_hosts(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[s
         }
         for name in names
     ]
-    kinds = st.sampled_from([H100, A100, L40S, RTX4090, T4])
-    hosts = [
-        host(f"gpu{number}", draw(st.sampled_from([1, 2, 4, 8])), draw(kinds))
-        for number in range(1, draw(st.integers(1, 4)) + 1)
-    ]
+    alike = st.tuples(
+        st.integers(1, 3), st.sampled_from([1, 2, 4, 8]), st.sampled_from([H100, A100, L40S, RTX4090, T4])
+    )
+    groups = draw(st.lists(alike, min_size=1, max_size=3))
+    kinds = [(count, kind) for number, count, kind in groups for _ in range(number)]
+    hosts = [host(f"gpu{number}", count, kind) for number, (count, kind) in enumerate(kinds, 1)]
+    for one in hosts:
+        gpus = one["gpu_facts"]["domains"][0]
+        if len(gpus) > 1 and draw(st.booleans()):
+            one["gpu_facts"]["domains"] = [gpus[::2], gpus[1::2]]
     return models, hosts
 
 
@@ -331,7 +465,7 @@ def planned(models: list[dict[str, Any]], hosts: list[dict[str, Any]]) -> dict[s
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(wishes_and_hosts(), st.randoms(use_true_random=False))
 def test_properties(fleet: tuple[list[dict[str, Any]], list[dict[str, Any]]], chance: random.Random) -> None:
     models, hosts = fleet
@@ -341,13 +475,18 @@ def test_properties(fleet: tuple[list[dict[str, Any]], list[dict[str, Any]]], ch
     taken: set[tuple[str, int]] = set()
     kinds = {entry["name"]: entry["gpu_facts"] for entry in hosts}
     for instance in made["instances"]:
-        (node,) = instance["nodes"]
-        gpus = {(node["host"], index) for index in node["gpus"]}
-        assert not gpus & taken, "a GPU belongs to one instance"
-        taken |= gpus
-        assert set(node["gpus"]) <= set(kinds[node["host"]]["domains"][0])
-        shape = instance["parallelism"]
-        assert len(node["gpus"]) == shape["tensor"] * shape["pipeline"]
+        shape, nodes = instance["parallelism"], instance["nodes"]
+        assert [node["rank"] for node in nodes] == list(range(len({node["host"] for node in nodes})))
+        assert len({repr(kinds[node["host"]]["gpus"][0]) for node in nodes}) == 1, "its hosts are alike"
+        assert {len(node["gpus"]) for node in nodes} == {shape["tensor"] * shape["pipeline"] // len(nodes)}
+        for node in nodes:
+            gpus = {(node["host"], index) for index in node["gpus"]}
+            assert len(gpus) == len(node["gpus"])
+            assert not gpus & taken, "a GPU belongs to one instance"
+            taken |= gpus
+            for start in range(0, len(node["gpus"]), shape["tensor"]):
+                stage = set(node["gpus"][start : start + shape["tensor"]])
+                assert any(stage <= set(domain) for domain in kinds[node["host"]]["domains"]), "a stage is in a domain"
         budget = instance["budget"]
         parts = ("weights", "activations", "cuda_graphs", "non_torch", "kv_cache")
         assert sum(budget[part] for part in parts) <= budget["requested"] + 0.05 <= budget["total"]

@@ -38,6 +38,18 @@ def test_what_runs_stays(run_module: RunModule) -> None:
     assert (instance["id"], instance["nodes"][0]["gpus"], instance["endpoint"]["port"]) == ("tiny-2", [1], 8007)
 
 
+def test_what_runs_on_two_hosts_stays(run_module: RunModule) -> None:
+    model = TINY | {"replicas": 1, "parallelism": {"tensor": 2, "pipeline": 2}}
+    part = {"id": "tiny-1", "model": "tiny", "gpus": [0, 1], "port": 8000, "tensor": 2, "master_port": 29505}
+    hosts = [
+        HOST | {"name": name, "address": name, "instances": [part | {"rank": rank}] if rank is not None else []}
+        for name, rank in (("gpu1", None), ("gpu2", 1), ("gpu3", 0))
+    ]
+    (instance,) = run_module(fleet_plan, models=[model], hosts=hosts)["plan"]["instances"]
+    assert [node["host"] for node in instance["nodes"]] == ["gpu3", "gpu2"]
+    assert instance["engine_args"]["master-port"] == 29505
+
+
 def test_without_hosts_the_wishes_are_validated(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, warning: warnings.append(warning))
