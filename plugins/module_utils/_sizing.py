@@ -305,8 +305,9 @@ class Sizer:
         """The shape for a model on the sites it may go to.
 
         Where kinds of GPU would have different shapes, ``running`` (the extents that its instances have now) decides,
-        so that a new kind moves nothing; else, for ``latency`` the one with the fewest stages, then the widest, for the
-        others the one of which the most instances fit.
+        so that a new kind moves nothing; else whether there is room for all replicas, then whether one host does. Then
+        ``latency`` has the fewest stages and the widest tensor size; the others have the one of which the most
+        instances fit or, over several hosts, the fewest GPUs.
 
         :raises PlacementError: no shape does on any of the sites.
         """
@@ -333,8 +334,10 @@ class Sizer:
         def preference(shape: Shape) -> tuple[Any, ...]:
             takes = [pool for pool in pools if isinstance(self._try(model, wish, pool, shape, hosts[pool]), Sized)]
             room = sum(shape.room(pool, hosts[pool]) for pool in takes)
-            latency = (shape.hosts, shape.parallelism.pipeline, -shape.parallelism.tensor)
-            return not shape.among(running), latency if wish.objective == "latency" else -room, _order(shape)
+            best: tuple[int, ...] = (-room,) if shape.hosts == 1 else _order(shape)
+            if wish.objective == "latency":
+                best = (shape.hosts, shape.parallelism.pipeline, -shape.parallelism.tensor)
+            return not shape.among(running), room < (wish.replicas or 1), shape.hosts > 1, best, _order(shape)
 
         chosen = min(fitting, key=preference)
         results = {pool: self._try(model, wish, pool, chosen, hosts[pool]) for pool in pools}

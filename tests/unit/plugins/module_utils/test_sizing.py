@@ -238,6 +238,21 @@ def test_golden_fleets_of_several_hosts(
         assert {len(node["gpus"]) for node in instance["nodes"]} == {tensor * pipeline // nodes}
 
 
+def test_kinds_that_need_different_numbers_of_hosts() -> None:
+    few, many = [host("gpu1"), host("gpu2")], [host(f"gpu{number}", 8, L40S) for number in range(3, 21)]
+    assert shapes(plan([{"name": "deepseek-v3"}], *few, *many)) == {("deepseek-v3", 8, 2)}, "the fewest GPUs"
+    assert shapes(plan([{"name": "deepseek-v3", "replicas": 2}], *few, *many)) == {("deepseek-v3", 8, 3)}, (
+        "there is room"
+    )
+
+
+def test_an_explicit_shape_is_on_one_host_if_that_has_room_for_all() -> None:
+    wish = SMALL | {"parallelism": {"tensor": 2, "pipeline": 2}}
+    hosts = [host("gpu1", 4), *(host(f"gpu{number}", 2) for number in range(2, 8))]
+    assert [len(one["nodes"]) for one in plan([wish | {"replicas": 1}], *hosts)["instances"]] == [1]
+    assert [len(one["nodes"]) for one in plan([wish | {"replicas": 3}], *hosts)["instances"]] == [2, 2, 2]
+
+
 def test_why_it_takes_more_than_one_host() -> None:
     made = plan([{"name": "deepseek-v3"}], host("gpu1"), host("gpu2"))
     assert first(made)["why"] == [
