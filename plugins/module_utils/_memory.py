@@ -476,8 +476,8 @@ def weight_bytes(
 
     The files' bytes (or the formula's) are divided: sharded tensors by the tensor-parallel size, key/value heads at
     most by their number, routers and norms not at all, vision towers in part. Embeddings sit on the first stage (and
-    on the last when tied), the output layer on the last. Added: the allocator's rounding of every tensor, the rotary
-    tables, MLA's absorbed matrices, padding of mxfp4 experts.
+    on the last when tied), the output layer on the last, towers on all. Added: the allocator's rounding of every
+    tensor, the rotary tables, MLA's absorbed matrices, padding of mxfp4 experts.
     """
     dtype = run_dtype_bytes(options)
     quantization = _online_quantization(model, options)
@@ -507,15 +507,29 @@ def weight_bytes(
     return _with_files(model, stages, stored, tensor_parallel, dtype, growth)
 
 
+# Models of vLLM 0.33 whose pipeline stages all hold the input embedding, and those that all hold the output layer too
+# (seen by building the middle one of three stages); the others hold them on the first and the last stage only.
+_HEAD_EVERYWHERE = frozenset(
+    {"gpt_oss", "gptj", "granitemoe", "granitemoehybrid", "granitemoeshared", "jamba", "mamba2", "mixtral",
+     "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "stablelm"}
+)  # fmt: skip
+_EMBEDDING_EVERYWHERE = _HEAD_EVERYWHERE | {
+    "cohere", "cohere2", "cohere2_moe", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3n", "gemma4",
+    "gpt2", "lfm2", "lfm2_moe", "mamba", "minicpm3", "opt", "qwen3_5", "qwen3_5_moe", "zamba2",
+}  # fmt: skip
+
+
 def _ends(model: ModelSpec, stage: int, stages: int) -> int:
     """How many vocabulary-sized matrices a stage holds."""
-    if stages == 1:
-        return 1 if model.tied_embeddings else 2
-    return int(stage == 0) + int(stage == stages - 1)
+    family = model.model_type.removesuffix("_text")
+    embedding = stage == 0 or family in _EMBEDDING_EVERYWHERE
+    head = stage == stages - 1 or family in _HEAD_EVERYWHERE
+    return int(embedding or head) if model.tied_embeddings else int(embedding) + int(head)
 
 
 def _stored_ends(model: ModelSpec, stage: int, stages: int) -> int:
-    return _ends(model, stage, stages) - int(model.tied_embeddings and stages > 1 and stage == stages - 1)
+    """How many of them the files have for this stage."""
+    return int(stage == 0) + int(stage == stages - 1 and not model.tied_embeddings)
 
 
 # vLLM shards the blocks of a vision tower like any other (`--mm-encoder-tp-mode weights`, its default); patch and
@@ -544,7 +558,7 @@ def _with_files(
     sized = []
     for stage, size in enumerate(stages):
         part = stored[stage] / sum(stored) if sum(stored) else 1.0 / len(stages)
-        sized.append(int(size + rest * widen * part / tensor_parallel + (tower if stage == 0 else 0)))
+        sized.append(int(size + rest * widen * part / tensor_parallel + tower))
     return tuple(sized)
 
 

@@ -455,6 +455,10 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config)
 
 
+# Nemotron-H as transformers 5 writes it, in the letters of its own pattern.
+_LETTERS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
+
+
 def _pattern_kinds(config: Mapping[str, Any], count: int) -> list[str]:
     """Kinds by a pattern of the model's own: a string (Nemotron-H), a list of bits (MiMo-V2), or as below."""
     pattern = config.get("hybrid_override_pattern")
@@ -613,6 +617,7 @@ def _mamba(config: Mapping[str, Any], shape: _Shape, recurrent_bytes: int) -> tu
         return State("mamba1", (kernel - 1) * inner, inner * states, recurrent_bytes), (
             Tensor("attention", sharded=shape.hidden * 2 * inner),
             Tensor("attention", sharded=inner * (shape.hidden + rank * 2 + 2 * states)),
+            Tensor("router", sharded=inner * (2 * states + kernel)),  # A is kept in fp32
         )
     groups = int(_first(config, "n_groups", "mamba_n_groups", "mamba_ngroups", default=1))
     state = State(
@@ -624,7 +629,12 @@ def _mamba(config: Mapping[str, Any], shape: _Shape, recurrent_bytes: int) -> tu
         (kernel - 1) * 2 * states,
     )
     return state, (
-        Tensor("attention", sharded=shape.hidden * (2 * inner + 2 * groups * states + heads)),
+        Tensor(
+            "attention",
+            sharded=shape.hidden * (2 * inner + heads),
+            kv=shape.hidden * 2 * groups * states,
+            kv_heads=groups,
+        ),
         Tensor("attention", sharded=shape.hidden * inner),
     )
 
@@ -685,12 +695,34 @@ def _feed_forward(
         if moe.shared_intermediate:
             tensors.append(Tensor("mlp", sharded=up * moe.shared_intermediate * shape.hidden))
             tensors.append(Tensor("mlp", sharded=moe.shared_intermediate * shape.hidden))
+        if config.get("enable_moe_block"):  # Gemma 4: a dense part beside the experts
+            tensors += _dense(shape, shape.intermediate)
+            return True, shape.intermediate, tuple(tensors)
         return True, 0, tuple(tensors)
     width = shape.intermediate
     if config.get("model_type") in ("llama4", "llama4_text"):
         width = int(config.get("intermediate_size_mlp") or width)
-    tensors = [Tensor("mlp", sharded=up * width * shape.hidden), Tensor("mlp", sharded=width * shape.hidden)]
-    return False, width, tuple(tensors) if width else ()
+    return False, width, _dense(shape, width)
+
+
+def _dense(shape: _Shape, width: int) -> tuple[Tensor, ...]:
+    """The matrices of a dense feed-forward part: gate and up together, and down."""
+    up = 2 if shape.gated else 1
+    both = (Tensor("mlp", sharded=up * width * shape.hidden), Tensor("mlp", sharded=width * shape.hidden))
+    return both if width else ()
+
+
+def _layer_inputs(config: Mapping[str, Any], shape: _Shape, count: int, index: int) -> tuple[Tensor, ...]:
+    """What Gemma 3n and 4 add for embeddings of every layer: gate and projection, and the table at the first."""
+    size = int(config.get("hidden_size_per_layer_input") or 0)
+    if not size:
+        return ()
+    tensors = [Tensor("norm", replicated=2 * size * shape.hidden)]
+    if not index:
+        vocabulary = int(config.get("vocab_size_per_layer_input") or 0)
+        tensors.append(Tensor("embedding", sharded=vocabulary * count * size))
+        tensors.append(Tensor("norm", replicated=shape.hidden * count * size))
+    return tuple(tensors)
 
 
 def _head_sizes(config: Mapping[str, Any], shape: _Shape, kind: str, index: int) -> tuple[int, int, int]:
@@ -731,7 +763,8 @@ def _attention(config: Mapping[str, Any], shape: _Shape, kind: str, index: int) 
         size = int(config.get("index_head_dim") or 0)
         return Layer(MLA, 1, latent, 0, indexer=size + 4 * (size // 128), tensors=_mla_tensors(config, shape))
     heads, size, value = _head_sizes(config, shape, kind, index)
-    query = 2 if config.get("attn_output_gate") or config.get("model_type") == "qwen3_next" else 1
+    gated = config.get("attn_output_gate") or str(config.get("model_type")).startswith(("qwen3_next", "qwen3_5"))
+    query = 2 if gated else 1
     tensors = (
         Tensor(
             "attention",
@@ -756,15 +789,18 @@ def _layers(config: Mapping[str, Any], shape: _Shape, moe: Moe | None, count: in
     caching = count - int(config.get("num_kv_shared_layers") or 0)  # the others read an earlier layer's cache
     for index, kind in enumerate(_kinds(config, count)):
         layer = _attention(config, shape, kind, index)
+        part = shape
         if index >= caching:
             layer = replace(layer, kind=NONE)
+            if config.get("use_double_wide_mlp"):
+                part = replace(shape, intermediate=2 * shape.intermediate)
         if patterned and signs[index] in "M*":  # Nemotron-H: one part per layer
             layers.append(layer)
             continue
         experts = moe if not patterned or signs[index] == "E" else None
-        has_moe, width, tensors = _feed_forward(config, shape, experts, index)
-        norms = Tensor("norm", replicated=2 * shape.hidden)
-        layers.append(replace(layer, intermediate=width, moe=has_moe, tensors=(*layer.tensors, *tensors, norms)))
+        has_moe, width, tensors = _feed_forward(config, part, experts, index)
+        tensors += (*_layer_inputs(config, shape, count, index), Tensor("norm", replicated=2 * shape.hidden))
+        layers.append(replace(layer, intermediate=width, moe=has_moe, tensors=(*layer.tensors, *tensors)))
     return tuple(layers)
 
 
@@ -791,6 +827,8 @@ def _rope_elements(config: Mapping[str, Any], shape: _Shape, length: int, sees: 
     rope = _rope(config)
     kind, factor = rope.get("rope_type", rope.get("type")), float(rope.get("factor") or 1)
     model_type = str(config.get("model_type", ""))
+    if model_type.startswith("gemma4"):  # a table for windows, and one as wide as the larger heads of the full layers
+        return positions * (shape.head + int(config.get("global_head_dim") or shape.head))
     local = positions if config.get("rope_local_base_freq") or model_type.startswith("gemma3") else 0
     if not rope and sees and local and positions == 131072:
         # Every Gemma 3 that sees pictures interpolates its global positions by 8 (Gemma 3 report, section 2).
@@ -945,6 +983,8 @@ def read_model(
 def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_bytes: int | None) -> ModelSpec:
     """The work of :func:`read_model`."""
     text = _text(config)
+    if text.get("model_type") == "nemotron_h" and isinstance(text.get("layers_block_type"), Sequence):
+        text["hybrid_override_pattern"] = "".join(_LETTERS[kind] for kind in text.pop("layers_block_type"))
     model_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
     architectures = config.get("architectures") or text.get("architectures") or [""]
     architecture = str(architectures[0])

@@ -298,6 +298,63 @@ def test_experts_of_gpt_oss_as_triton_lays_them_out() -> None:
         assert found == pytest.approx(printed, rel=0.006)
 
 
+FALCON_H1 = {"model_type": "falcon_h1", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+             "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128000, "mamba_n_heads": 128,
+             "mamba_d_head": 8, "mamba_d_state": 256}  # fmt: skip
+WINDOWS = [*["sliding_attention"] * 5, "full_attention"] * 5
+GEMMA_4 = {"model_type": "gemma4_text", "hidden_size": 2304, "num_attention_heads": 8, "num_key_value_heads": 4,
+           "head_dim": 256, "global_head_dim": 512, "intermediate_size": 9216, "num_hidden_layers": 30,
+           "vocab_size": 262144, "tie_word_embeddings": True, "layer_types": WINDOWS, "sliding_window": 512,
+           "vocab_size_per_layer_input": 262144, "hidden_size_per_layer_input": 256}  # fmt: skip
+JAMBA = {"model_type": "jamba", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 65536, "num_experts": 16,
+         "expert_layer_period": 2, "expert_layer_offset": 1, "attn_layer_period": 8,
+         "attn_layer_offset": 4}  # fmt: skip
+QWEN3_5 = {"model_type": "qwen3_5_text", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32,
+           "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 248320,
+           "linear_num_key_heads": 16, "linear_num_value_heads": 32, "linear_key_head_dim": 128,
+           "linear_value_head_dim": 128}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("described", "one", "four"),
+    [
+        ("llama-3.3-70b-instruct", 131.417, 32.856),
+        ("qwen3-235b-a22b-fp8", 437.896, 109.544),
+        ("qwen3-next-80b-a3b-instruct", 148.405, 37.184),
+        ("glm-4.5-air", 199.071, 49.834),
+        ("minimax-m2", 426.059, 106.651),
+        ("nvidia-nemotron-nano-9b-v2", 16.556, 4.139),
+        ("c4ai-command-r7b-12-2024", 14.953, 3.739),
+        (FALCON_H1, 15.860, 4.059),
+        (GEMMA_4, 9.457, 2.414),
+        (JAMBA, 96.064, 24.018),
+        (QWEN3_5, 16.678, 4.170),
+    ],
+)
+def test_parameters_of_the_models_that_vllm_builds(described: Any, one: float, four: float) -> None:
+    # GiB of the parameters (16 bits) of vLLM 0.33's own modules, built on the meta device for one and four GPUs.
+    sized = read_model({**(config(described) if isinstance(described, str) else described), "quantization_config": {}})
+    for parallel, built in ((1, one), (4, four)):
+        found = weight_bytes(sized, H100, regime("0.33.0"), EngineOptions(), parallel)[0]
+        assert (found - 2 * sized.rope_elements) / GIB == pytest.approx(built, rel=0.004, abs=0.035)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("llama-3.3-70b-instruct", (16.95, 15.97, 15.97, 16.95)),
+        ("llama-3.2-1b-instruct", (0.49, 0.24, 0.24, 0.49)),
+        ("qwen3-next-80b-a3b-instruct", (19.03, 19.03, 19.03, 19.03)),
+        ("gemma-3-27b-it", (7.77, 8.15, 8.15, 7.77)),
+    ],
+)
+def test_parameters_of_pipeline_stages(name: str, stages: tuple[float, ...]) -> None:
+    # GiB that vLLM 0.33 builds per stage, tensor parallel 2 (parameters and tables of positions).
+    found = weight_bytes(model(name), H100, regime("0.33.0"), EngineOptions(), 2, 4)
+    assert [size / GIB for size in found] == pytest.approx(stages, abs=0.12)
+
+
 NAMES = st.sampled_from(sorted(path.stem for path in FIXTURES.glob("*.json")))
 GPUS = st.sampled_from(["H100 80GB", "A100 80GB", "L4", "RTX 4090", "B200", "T4"])
 VERSIONS = st.sampled_from(["0.10.2", "0.12.0", "0.17.1", "0.19.0", "0.21.0", "0.25.1", "0.30.0", "0.33.0"])
