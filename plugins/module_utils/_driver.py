@@ -10,14 +10,24 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ._pci import PciDevice, read_nvidia_devices
 from ._system import Run, read_text, run
 
-__all__ = ["Driver", "DriverPackage", "Fabric", "PciGpu", "read_driver"]
+__all__ = [
+    "Driver",
+    "DriverPackage",
+    "Fabric",
+    "PciGpu",
+    "needed_companions",
+    "read_driver",
+    "supported_modules",
+    "why_reboot",
+]
 
 # Debian's own packages give the module another name.
 _MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
@@ -86,6 +96,7 @@ class Driver:
     loaded_open: bool | None = None
     installed_version: str | None = None  # of the kernel module on disk for the running kernel
     installed_open: bool | None = None
+    module_versions: Mapping[str, str] = field(default_factory=dict)  # the same for every kernel on disk that has one
     library_version: str | None = None  # of libnvidia-ml.so.1
     reboot_pending: bool = False
     reboot_reason: str | None = None
@@ -125,6 +136,8 @@ def read_driver(root: Path = Path("/"), run: Run = run, kernel: str | None = Non
     kernel = kernel or platform.release()
     loaded_version, loaded_open = _read_loaded(root)
     installed_version, installed_open = _read_installed(root, kernel, run)
+    kernels = sorted(path.name for path in root.glob("lib/modules/*"))
+    modules = {one: version for one in kernels if (version := _read_installed(root, one, run)[0])}
     library_version = _read_library(root)
     nouveau = (root / "sys/module/nouveau").is_dir()
     devices = read_nvidia_devices(root)
@@ -132,19 +145,15 @@ def read_driver(root: Path = Path("/"), run: Run = run, kernel: str | None = Non
     packages = tuple(_read_dpkg(root)) or tuple(_read_rpm(root, run))
     sources = {package.source for package in packages} | _runfile(root)
     companions = _companions(packages)
-    reason = _why_reboot(loaded_version, installed_version, library_version, nouveau=nouveau and bool(gpus))
-    if not reason and None not in (loaded_open, installed_open) and loaded_open != installed_open:
-        reason = f"the {_flavour(loaded_open)} kernel module is loaded, the {_flavour(installed_open)} one is installed"
     flavours, flavours_reason = supported_modules(gpus)
-    return Driver(
+    driver = Driver(
         kernel=kernel,
         loaded_version=loaded_version,
         loaded_open=loaded_open,
         installed_version=installed_version,
         installed_open=installed_open,
+        module_versions=modules,
         library_version=library_version,
-        reboot_pending=bool(reason),
-        reboot_reason=reason,
         nouveau_loaded=nouveau,
         secure_boot=_read_secure_boot(root),
         pci_gpus=gpus,
@@ -158,6 +167,8 @@ def read_driver(root: Path = Path("/"), run: Run = run, kernel: str | None = Non
         companions=companions,
         fabric_manager_version=companions.get("nvidia-fabricmanager"),
     )
+    reason = why_reboot(driver)
+    return replace(driver, reboot_pending=bool(reason), reboot_reason=reason)
 
 
 def supported_modules(gpus: Iterable[PciGpu]) -> tuple[tuple[str, ...], str]:
@@ -191,13 +202,20 @@ def needed_companions(devices: Iterable[PciDevice]) -> Fabric:
     return Fabric()
 
 
-def _why_reboot(loaded: str | None, installed: str | None, library: str | None, *, nouveau: bool) -> str | None:
+def why_reboot(driver: Driver) -> str | None:
     """Why the host must be rebooted before its driver works; None when it need not be."""
+    loaded, installed, library = driver.loaded_version, driver.installed_version, driver.library_version
+    if driver.module_versions and not installed:
+        kernels = ", ".join(driver.module_versions)
+        return f"kernel {driver.kernel} runs and has no NVIDIA module; there is one for {kernels}"
     if loaded and installed and loaded != installed:
         return f"kernel module {loaded} is loaded, {installed} is installed"
     if loaded and library and loaded != library:
         return f"kernel module {loaded} is loaded, libnvidia-ml.so.1 is {library}: NVML refuses to start (error 18)"
-    if nouveau and not loaded and (installed or library):
+    if None not in (driver.loaded_open, driver.installed_open) and driver.loaded_open != driver.installed_open:
+        loaded_flavour, installed_flavour = _flavour(driver.loaded_open), _flavour(driver.installed_open)
+        return f"the {loaded_flavour} kernel module is loaded, the {installed_flavour} one is installed"
+    if driver.nouveau_loaded and driver.pci_gpus and installed and not loaded:
         return "nouveau is loaded and holds the GPUs"
     return None
 
@@ -273,13 +291,13 @@ def _read_rpm(root: Path, run: Run) -> Iterable[DriverPackage]:
     """Driver packages in the RPM database; held are those that dnf's versionlock names."""
     if not any((root / path).is_dir() for path in ("var/lib/rpm", "usr/lib/sysimage/rpm")):
         return
-    locks = read_text(root / "etc/dnf/plugins/versionlock.list")
-    form = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{VENDOR}\\n"
+    locks = read_text(root / "etc/dnf/plugins/versionlock.list").splitlines()
+    form = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{VENDOR}\\n"
     for line in run(["rpm", "--root", str(root), "--query", "--all", "--queryformat", form]).splitlines():
-        name, version, vendor = line.split("\t")
+        name, version, architecture, vendor = line.split("\t")
         if _is_driver(name, version):
             source = "distro" if _RPM_DISTRIBUTIONS.search(vendor) else "nvidia"
-            held = bool(re.search(rf"(?m)^{re.escape(name)}-\d", locks))
+            held = any(fnmatchcase(f"{name}-{version}.{architecture}", lock) for lock in locks)
             yield DriverPackage(name, version, source, held=held)
 
 

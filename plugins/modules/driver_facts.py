@@ -59,6 +59,10 @@ ansible_facts:
         installed_open:
           description: Whether that is the open one.
           type: bool
+        module_versions:
+          description: Versions of the kernel module on disk, by the kernel that they are built for.
+          type: dict
+          sample: {6.1.0-41-amd64: 580.178.04}
         library_version:
           description: Version of the file behind C(libnvidia-ml.so.1).
           type: str

@@ -35,7 +35,7 @@ class Host:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.modinfo: dict[str, str] = {}
+        self.modinfo: dict[tuple[str, str], str] = {}  # by kernel and name of the module
         self.rpm: list[str] = []
 
     def write(self, path: str, content: str | bytes = "") -> None:
@@ -43,10 +43,13 @@ class Host:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def module(self, version: str, license_name: str = "Dual MIT/GPL", name: str = "nvidia") -> None:
+    def module(
+        self, version: str, license_name: str = "Dual MIT/GPL", name: str = "nvidia", kernel: str = KERNEL
+    ) -> None:
         """A kernel module on disk."""
-        self.modinfo[name] = (
-            f"filename:       /lib/modules/{KERNEL}/updates/dkms/{name}.ko\n"
+        (self.root / "lib/modules" / kernel).mkdir(parents=True, exist_ok=True)
+        self.modinfo[kernel, name] = (
+            f"filename:       /lib/modules/{kernel}/updates/dkms/{name}.ko\n"
             f"import_ns:      DMA_BUF\nversion:        {version}\nlicense:        {license_name}\nsrcversion:     1\n"
         )
 
@@ -74,8 +77,8 @@ class Host:
     def read(self) -> Driver:
         def run(command: Sequence[str]) -> str:
             if command[0] == "modinfo":
-                assert command[1:-1] == ["--basedir", str(self.root), "--set-version", KERNEL]
-                return self.modinfo.get(command[-1], "")
+                assert command[1:4] == ["--basedir", str(self.root), "--set-version"]
+                return self.modinfo.get((command[4], command[5]), "")
             return "".join(f"{line}\n" for line in self.rpm)
 
         return read_driver(self.root, run, KERNEL)
@@ -167,6 +170,14 @@ def test_another_flavour_of_the_same_version_waits_for_a_reboot(host: Host) -> N
     assert host.read().reboot_reason == "the proprietary kernel module is loaded, the open one is installed"
 
 
+def test_a_module_for_another_kernel_waits_for_that_kernel(host: Host) -> None:
+    host.module(NEW, kernel="6.1.0-42-amd64")
+    driver = host.read()
+    assert driver.installed_version is None
+    assert driver.module_versions == {"6.1.0-42-amd64": NEW}
+    assert driver.reboot_reason == f"kernel {KERNEL} runs and has no NVIDIA module; there is one for 6.1.0-42-amd64"
+
+
 def test_a_module_that_is_not_loaded_yet_needs_no_reboot(host: Host) -> None:
     host.pci("0000:1b:00.0", "0x2330")
     host.module(NEW)
@@ -256,11 +267,13 @@ def test_a_package_that_dpkg_did_not_finish_is_told(host: Host) -> None:
 
 def test_rpms_their_packager_and_their_locks(host: Host) -> None:
     (host.root / "var/lib/rpm").mkdir(parents=True)
-    host.write("etc/dnf/plugins/versionlock.list", f"# comment\nnvidia-driver-cuda-3:{OLD}-1.el9.*\n")
+    host.write(
+        "etc/dnf/plugins/versionlock.list", f"# comment\nnvidia-driver-cuda-3:{OLD}-1.el9.*\nlibnvidia-*:580.1.*\n"
+    )
     host.rpm = [
-        f"nvidia-driver-cuda\t3:{OLD}-1.el9\tNVIDIA",
-        f"nvidia-fabric-manager\t0:{NEW}-1\t(none)",
-        "bash\t0:5.1.8-9.el9\tRocky Enterprise Software Foundation",
+        f"nvidia-driver-cuda\t3:{OLD}-1.el9\tx86_64\tNVIDIA",
+        f"nvidia-fabric-manager\t0:{NEW}-1\tx86_64\t(none)",
+        "bash\t0:5.1.8-9.el9\tx86_64\tRocky Enterprise Software Foundation",
     ]
     driver = host.read()
     assert [(package.name, package.held) for package in driver.packages] == [
@@ -272,7 +285,7 @@ def test_rpms_their_packager_and_their_locks(host: Host) -> None:
 
 def test_rpms_of_a_community_repository_are_the_distributions(host: Host) -> None:
     (host.root / "usr/lib/sysimage/rpm").mkdir(parents=True)
-    host.rpm = [f"xorg-x11-drv-nvidia-cuda-libs\t3:{OLD}-1.fc41\tRPM Fusion"]
+    host.rpm = [f"xorg-x11-drv-nvidia-cuda-libs\t3:{OLD}-1.fc41\tx86_64\tRPM Fusion"]
     assert host.read().source == "distro"
 
 
