@@ -12,6 +12,7 @@
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
+    ├── ConfigFileError      a file of somebody else's on the host that cannot be read
     └── ApiError             a server could not be reached, or answered something else than was asked for
         └── RefusedError     it does not accept the API key; asking again is of no use
 """
@@ -26,6 +27,7 @@ __all__ = [
     "BindingMissingError",
     "BusyError",
     "CalibrationError",
+    "ConfigFileError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
@@ -104,6 +106,10 @@ class BusyError(FleetError):
 
 class BindingMissingError(FleetError):
     """There is no pynvml to talk to NVML with."""
+
+
+class ConfigFileError(FleetError):
+    """A file of somebody else's on the host that cannot be read; the message names it and the line."""
 
 
 class ApiError(FleetError):

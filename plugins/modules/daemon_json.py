@@ -1,0 +1,136 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: daemon_json
+short_description: Merge settings into Docker's daemon.json
+version_added: 0.1.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - The file belongs to whoever administers the host, so settings are merged into it. Objects are merged key by key, all
+    else is replaced, and keys that are not mentioned stay with their values.
+  - Where O(settings) changes C(log-driver), the C(log-opts) of the old driver go with it.
+  - A file that already says all that is left as it is, byte for byte.
+  - A file that is not JSON is an error that names the line; nothing is changed then.
+  - The old file is kept as a backup beside the new one.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+    details: The result is validated there, too.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  path:
+    description: The file. Its directory must exist, but for in check mode. A link is followed.
+    type: path
+    default: /etc/docker/daemon.json
+  settings:
+    description: What the file shall say. An empty dictionary only finds out whether it can be read.
+    type: dict
+    required: true
+  validate:
+    description:
+      - Command that must accept the new file before it replaces the old one; V(%s) in it stands for the new file.
+      - C(dockerd --validate --config-file %s) does it from Docker Engine 23.0 on.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Bound the logs of containers
+  gpuhosts.vllm.daemon_json:
+    settings:
+      log-driver: json-file
+      log-opts: {max-size: 100m, max-file: "5"}
+    validate: dockerd --validate --config-file %s
+"""
+
+RETURN = r"""
+settings:
+  description: All that the file says afterwards.
+  returned: success
+  type: dict
+  sample:
+    data-root: /srv/docker
+    live-restore: true
+backup_file:
+  description: Copy of the file as it was.
+  returned: changed, where there was a file
+  type: str
+  sample: /etc/docker/daemon.json.1234.2026-11-24@10:00:00~
+"""
+
+import shlex
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._docker import merge, parse, render
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ConfigFileError
+
+MODE = 0o644  # of a new file; no secrets belong in it
+
+
+def read(path: Path) -> str:
+    """The text of the file, empty where there is none; raises ConfigFileError when it is not text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise ConfigFileError(
+            f"{path}: not UTF-8 text (byte {error.start}: {error.reason}). Nothing was changed. "
+            "Move the file out of the way."
+        ) from error
+
+
+def replace(module: AnsibleModule, path: Path, text: str) -> str:
+    """Put the text in the place of the file once it is valid, but for in check mode; returns the path of a backup."""
+    new = Path(module.tmpdir, "daemon.json")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(MODE)
+    if module.params["validate"]:
+        command = [str(new) if word == "%s" else word for word in shlex.split(module.params["validate"])]
+        code, output, errors = module.run_command(command)
+        if code:
+            module.fail_json(
+                msg=f"{path}: {command[0]} does not accept what the file would say. Nothing was changed. It answers: "
+                + (errors or output).strip().replace(str(new), str(path))
+            )
+    if module.check_mode:
+        return ""
+    backup = module.backup_local(str(path))
+    module.atomic_move(str(new), str(path))
+    return backup
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "settings": {"type": "dict", "required": True},
+            "validate": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    path = Path(module.params["path"]).resolve()
+    try:
+        before = read(path)
+        current = parse(before, str(path))
+    except ConfigFileError as error:
+        module.fail_json(msg=str(error))
+    settings = merge(current, module.params["settings"])
+    if settings == current:
+        module.exit_json(changed=False, settings=settings)
+    after = render(settings)
+    backup = replace(module, path, after)
+    diff = {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+    kept = {"backup_file": backup} if backup else {}
+    module.exit_json(changed=True, settings=settings, diff=diff, **kept)
+
+
+if __name__ == "__main__":
+    main()
