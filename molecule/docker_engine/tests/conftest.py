@@ -1,0 +1,49 @@
+"""What the tests of the engine share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+_IMAGE = """
+set -e
+mkdir -p /root/image/bin
+cp /bin/busybox /root/image/bin/
+for name in sh sleep; do ln -sf busybox /root/image/bin/$name; done
+tar -C /root/image -c . | docker import - tiny
+"""
+
+
+class Engine:
+    """The engine of a host, and what runs in it."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+        self.name: str = host.backend.name  # of the container that the host is
+
+    def run(self, name: str) -> int:
+        """Start a container of that name anew; returns the process ID of its program."""
+        self.host.run(f"docker rm --force {name}")
+        self.host.check_output(f"docker run --detach --name {name} tiny sleep 1000000")
+        return self.pid(name)
+
+    def pid(self, name: str) -> int:
+        """Process ID of a container's program; 0 when it does not run."""
+        return int(self.host.check_output("docker inspect --format '{{ .State.Pid }}' " + name))
+
+    @property
+    def start(self) -> str:
+        """Something else after every start of the engine."""
+        # Every test is its own start, and systemd refuses the fourth within a minute.
+        self.host.check_output("systemctl reset-failed docker.service docker.socket")
+        return self.host.check_output("systemctl show --property=InvocationID --value docker.service")
+
+
+@pytest.fixture(scope="session")
+def engines(hosts: list[Any]) -> list[Engine]:
+    """The engines of all hosts, with an image that was made there."""
+    for host in hosts:
+        host.check_output("apt-get install --yes --quiet busybox-static")
+        host.check_output(_IMAGE)
+    return [Engine(host) for host in hosts]

@@ -1,0 +1,136 @@
+"""Docker as the role installs, configures and restarts it, and as it leaves it alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from .conftest import Engine
+
+SETTINGS = "/etc/docker/daemon.json"
+OURS = {"live-restore": True, "log-driver": "json-file", "log-opts": {"max-size": "100m", "max-file": "5"}}
+
+
+def settings(host: Any) -> dict[str, Any]:
+    return json.loads(host.file(SETTINGS).content_string)
+
+
+def write(engines: list[Engine], contents: list[str]) -> None:
+    for engine, content in zip(engines, contents, strict=True):
+        engine.host.check_output("printf %%s %s > %s", content, SETTINGS)
+
+
+def test_the_settings_are_merged_with_those_that_were_there(host: Any) -> None:
+    found = settings(host)
+
+    assert found["storage-driver"] == "overlay2"
+    assert found["labels"] == ["site=lab"]
+    assert found["log-opts"] == {"labels": "site", **OURS["log-opts"]}
+    assert found["live-restore"] is True
+
+
+def test_the_engine_runs_with_them_now_and_at_every_boot(host: Any) -> None:
+    assert host.service("docker").is_enabled
+    assert host.service("docker").is_running
+    info = json.loads(host.check_output("docker info --format '{{ json . }}'"))
+    assert (info["Driver"], info["LiveRestoreEnabled"], info["LoggingDriver"]) == ("overlay2", True, "json-file")
+    assert "site=lab" in info["Labels"]
+
+
+def test_a_container_runs_and_its_log_is_bounded(engines: list[Engine]) -> None:
+    for engine in engines:
+        assert engine.run("tiny")
+        log = json.loads(engine.host.check_output("docker inspect --format '{{ json .HostConfig.LogConfig }}' tiny"))
+        assert log["Config"]["max-size"] == "100m"
+        assert engine.host.check_output("docker exec tiny sh -c 'echo from inside'") == "from inside"
+
+
+def test_the_engine_restarts_only_when_something_has_changed(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = [engine.start for engine in engines]
+
+    assert converge().returncode == 0
+
+    assert [engine.start for engine in engines] == before
+
+
+def test_containers_outlive_the_restart_with_which_live_restore_begins(
+    engines: list[Engine], change: Callable[..., str], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    assert not change(docker_engine_settings={"live-restore": False})
+    before = [(engine.run("survivor"), engine.start) for engine in engines]
+
+    assert converge().returncode == 0
+
+    for engine, (pid, start) in zip(engines, before, strict=True):
+        assert engine.start != start
+        assert engine.pid("survivor") == pid
+
+
+def test_a_broken_file_stops_the_run_before_anything_is_changed(
+    engines: list[Engine], change: Callable[..., str]
+) -> None:
+    broken = "{\n  'debug': true\n}\n"
+    before = [(engine.start, engine.host.file(SETTINGS).content_string) for engine in engines]
+    write(engines, [broken] * len(engines))
+
+    output = change()
+
+    found = [(engine.start, engine.host.file(SETTINGS).content_string) for engine in engines]
+    write(engines, [content for _, content in before])
+    assert " ".join(output.split()).count(f"{SETTINGS}, line 2, column 3: not JSON") >= len(engines), output
+    assert found == [(start, broken) for start, _ in before]
+
+
+def test_what_the_engine_would_not_start_with_never_reaches_it(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """From version 23.0 on; before, only the syntax can be checked."""
+    (engine,) = (engine for engine in engines if engine.name.endswith("trixie"))
+    before = engine.start, settings(engine.host)
+    variables = json.dumps({"docker_engine_settings": {"nonsense": True}})
+
+    result = converge("--limit", engine.name, "--extra-vars", variables)
+
+    assert result.returncode
+    assert "directives don't match any configuration option: nonsense" in " ".join(result.stdout.split())
+    assert (engine.start, settings(engine.host)) == before
+
+
+def test_an_engine_of_other_packages_is_left_alone(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = [(engine.start, engine.host.file(SETTINGS).content_string) for engine in engines]
+    variables = {"docker_engine_source": "docker", "docker_engine_settings": {"debug": True}}
+
+    result = converge("--extra-vars", json.dumps(variables))
+    refusal = converge("--extra-vars", json.dumps(variables | {"docker_engine_minimum_version": "99.0"}))
+
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("changed=0") == len(engines)
+    assert " ".join(result.stdout.split()).count("(docker.io") == len(engines)
+    assert refusal.returncode
+    assert "a Docker Engine 99.0 or newer is needed" in " ".join(refusal.stdout.split())
+    assert [(engine.start, engine.host.file(SETTINGS).content_string) for engine in engines] == before
+
+
+def test_an_engine_of_no_package_is_left_alone(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    program = "/usr/local/bin/dockerd"
+    for engine in engines:
+        engine.host.check_output("ln -s /bin/false %s", program)
+
+    result = converge("--extra-vars", json.dumps({"docker_engine_settings": {"debug": True}}))
+
+    for engine in engines:
+        engine.host.check_output("rm %s", program)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("changed=0") == len(engines)
+    assert program in result.stdout
+    assert all("debug" not in settings(engine.host) for engine in engines)
