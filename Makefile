@@ -3,7 +3,7 @@ SHELL := /bin/sh
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON := .venv/bin/python
-SCENARIOS := nginx_lb prometheus exporters vllm nvidia_driver nvidia_driver_distro
+SCENARIOS := nginx_lb prometheus exporters vllm nvidia_driver nvidia_driver_distro docker_engine nvidia_container_toolkit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab lab-down lint unit molecule test build docs

@@ -21,6 +21,8 @@ class Engine:
     def __init__(self, host: Any) -> None:
         self.host = host
         self.name: str = host.backend.name  # of the container that the host is
+        self.source = "docker" if "vendor" in self.name else "distro"
+        self.version: str = host.check_output("docker version --format '{{ .Server.Version }}'")
 
     def run(self, name: str) -> int:
         """Start a container of that name anew; returns the process ID of its program."""
