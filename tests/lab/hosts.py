@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -29,6 +30,7 @@ SUBNET = "172.29.250.0/24"
 MIRROR_ADDRESS = "172.29.250.2"
 _MOLECULE_RANGE = "172.29.250.128/25"  # what the engine hands out by itself
 
+_HARDWARE = Path(__file__).with_name("hardware")
 _READY_SECONDS = 60
 _OPS = 1000  # uid of the user that Ansible logs in as
 
@@ -40,13 +42,14 @@ class Host:
     name: str
     address: str
     release: str
-    gpus: str = ""  # a description in tests/fake_nvml/hosts; "": no GPU and no driver
+    gpus: str = ""  # a description in tests/fake_nvml/hosts, which a driver will read; "": no GPU
+    pci: str = ""  # the same on the PCI bus, which is there without a driver: lines of tests/lab/hardware
 
 
 HOSTS = (
     Host("lb1", "172.29.250.11", "bookworm"),
-    Host("gpu1", "172.29.250.21", "bookworm", gpus="2xh100"),
-    Host("gpu2", "172.29.250.22", "trixie", gpus="2xl40s"),
+    Host("gpu1", "172.29.250.21", "bookworm", "2xh100", "0000:1b:00.0 0x2330 0x030200\n0000:43:00.0 0x2330 0x030200\n"),
+    Host("gpu2", "172.29.250.22", "trixie", "2xl40s", "0000:17:00.0 0x26b9 0x030200\n0000:31:00.0 0x26b9 0x030200\n"),
     Host("mon1", "172.29.250.31", "trixie"),
 )
 
@@ -92,8 +95,8 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
     for host in HOSTS:
         files = {"/home/ops/.ssh/authorized_keys": key}
         if host.gpus:
-            files["/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"] = nvml.LIBRARY.read_bytes()
             files["/etc/fake-nvml.conf"] = (nvml.SOURCE / "hosts" / f"{host.gpus}.conf").read_bytes()
+            files |= _pci(host)
             for file in sorted(tiny_model.DIRECTORY.iterdir()):
                 files[f"/srv/models/{tiny_model.DIRECTORY.name}/{file.name}"] = file.read_bytes()
         containers[host] = _ensure(client, host, _MACHINE, files, say)
@@ -103,6 +106,17 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
         keys = container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
         known += [f"{host.address} {line}\n" for line in keys.splitlines()]
     (STATE / "known_hosts").write_text("".join(known))
+
+
+def _pci(host: Host) -> dict[str, bytes]:
+    """What shows the host's GPUs on its PCI bus, from every boot on."""
+    unit = "pretend-hardware.service"
+    return {
+        "/etc/pretend-hardware": host.pci.encode(),
+        "/usr/local/sbin/pretend-hardware": (_HARDWARE / "pretend-hardware").read_bytes(),
+        f"/etc/systemd/system/{unit}": (_HARDWARE / unit).read_bytes(),
+        "/etc/systemd/system/sysinit.target.d/pretend-hardware.conf": f"[Unit]\nWants={unit}\n".encode(),
+    }
 
 
 def remove(client: docker.DockerClient, say: Say) -> None:
@@ -159,7 +173,7 @@ def _archive(files: Files) -> bytes:
         for path, content in files.items():
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size = len(content)
-            member.mode = 0o644
+            member.mode = 0o755 if "/sbin/" in path else 0o644
             if path.startswith("/home/"):
                 member.mode, member.uid, member.gid = 0o600, _OPS, _OPS
             archive.addfile(member, io.BytesIO(content))
