@@ -1,4 +1,4 @@
-"""On hosts that nothing was ever installed on: check mode works, and bad input is refused before any host changes."""
+"""On hosts that nothing was ever installed on: check mode, bad input that is refused before any change, and the driver."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from .conftest import machine, playbook
+from .vendor.nvidia import VERSIONS
 
 TINY: dict[str, Any] = {"name": "tiny-llama", "source": "/srv/models/tiny-llama"}
 
@@ -16,6 +17,7 @@ TINY: dict[str, Any] = {"name": "tiny-llama", "source": "/srv/models/tiny-llama"
 def traces_on(host: str) -> list[str]:
     """Paths that a roll-out would have left on a host."""
     paths = ["/opt/vllm", "/etc/vllm", "/etc/nginx", "/etc/prometheus", "/etc/ansible/facts.d/gpuhosts_vllm.fact"]
+    paths += ["/usr/share/keyrings/cuda-archive-keyring.gpg", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"]
     return [path for path in paths if machine(host).file(path).exists]
 
 
@@ -23,6 +25,7 @@ def test_check_mode_works_and_touches_nothing() -> None:
     run = playbook("playbooks/site.yml", "--check", "--diff")
     assert run.code == 0
     assert run.changed, "on fresh hosts check mode announces changes"
+    assert "No driver yet on gpu1, gpu2: what runs there is planned once it is installed." in run.text
     assert [trace for host in ("gpu1", "gpu2", "lb1", "mon1") for trace in traces_on(host)] == []
 
 
@@ -60,6 +63,15 @@ def test_an_empty_group_is_refused_without_contacting_a_host(tmp_path: Path) -> 
     assert run.code != 0
     assert "Inventory group 'gpu_hosts' has no hosts, so nothing can serve a model. Add a host to it in" in run.text
     assert set(run.recap) == {"localhost"}
+
+
+def test_bare_hosts_become_gpu_hosts() -> None:
+    assert playbook("playbooks/hardware.yml").code == 0
+    for host in ("gpu1", "gpu2"):
+        assert machine(host).file("/sys/module/nvidia/version").content_string.strip() == VERSIONS[0]
+        assert "libnvidia-ml1" in machine(host).check_output("apt-mark showhold").split()
+    again = playbook("playbooks/hardware.yml")
+    assert (again.code, again.changed) == (0, {})
 
 
 @pytest.mark.parametrize(
