@@ -1,4 +1,4 @@
-"""On hosts that nothing was ever installed on: check mode, bad input that is refused before any change, and the driver."""
+"""On hosts that nothing was ever installed on: check mode, bad input refused before any change, and the driver."""
 
 from __future__ import annotations
 
