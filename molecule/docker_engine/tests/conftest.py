@@ -8,10 +8,10 @@ import pytest
 
 _IMAGE = """
 set -e
-mkdir -p /root/image/bin
-cp /bin/busybox /root/image/bin/
-for name in sh sleep; do ln -sf busybox /root/image/bin/$name; done
-tar -C /root/image -c . | docker import - tiny
+mkdir -p /tmp/image/bin
+cp /bin/busybox /tmp/image/bin/
+for name in sh sleep; do ln -sf busybox /tmp/image/bin/$name; done
+tar -C /tmp/image -c . | docker import - tiny
 """
 
 

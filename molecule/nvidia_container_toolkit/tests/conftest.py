@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 _IMAGE = """
 set -e
-mkdir -p /root/image/bin
-cp /bin/busybox /root/image/bin/
-for name in sh sleep; do ln -sf busybox /root/image/bin/$name; done
-tar -C /root/image -c . | docker import - tiny
+mkdir -p /tmp/image/bin
+cp /bin/busybox /tmp/image/bin/
+for name in sh sleep; do ln -sf busybox /tmp/image/bin/$name; done
+tar -C /tmp/image -c . | docker import - tiny
 """
 _SECONDS = 30  # in which a unit that was triggered comes to its end
 

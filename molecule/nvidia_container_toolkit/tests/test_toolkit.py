@@ -43,11 +43,11 @@ def test_what_was_in_the_settings_is_still_there(machines: list[Machine]) -> Non
 def test_nvidia_ctk_itself_has_nothing_to_add(machines: list[Machine]) -> None:
     flags = {"cdi": "--cdi.enabled", "legacy": ""}
     for machine in machines:
-        machine.host.check_output("cp /etc/docker/daemon.json /root/daemon.json")
+        machine.host.check_output("cp /etc/docker/daemon.json /tmp/daemon.json")
         machine.host.check_output(
-            f"nvidia-ctk --quiet runtime configure --runtime=docker --config=/root/daemon.json {flags[machine.mode]}"
+            f"nvidia-ctk --quiet runtime configure --runtime=docker --config=/tmp/daemon.json {flags[machine.mode]}"
         )
-        assert json.loads(machine.host.file("/root/daemon.json").content_string) == machine.settings
+        assert json.loads(machine.host.file("/tmp/daemon.json").content_string) == machine.settings
 
 
 def test_the_engine_hands_out_gpus(machines: list[Machine]) -> None:
