@@ -39,6 +39,7 @@ class Client:
             else:
                 self.answers += bool(pieces)
                 self.failures += [] if pieces else [f"{time.strftime('%X')} an empty answer"]
+            end.wait(0.5)  # the engine that starts meanwhile wants these two cores as well
 
 
 @contextlib.contextmanager
