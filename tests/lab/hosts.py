@@ -59,6 +59,7 @@ _MACHINE = {
     "security_opt": ["seccomp=unconfined"],
     "cgroupns": "private",
     "tmpfs": {"/run": "", "/run/lock": ""},
+    "volumes": ["/var/lib/docker"],  # overlayfs, as a container's root is, cannot be below another one
     "shm_size": "2g",  # a real host gives half of its memory; vLLM's processes talk through 160 MiB of it
     "restart_policy": {"Name": "always"},  # `systemctl reboot` ends the container
 }

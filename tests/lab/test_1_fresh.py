@@ -74,6 +74,16 @@ def test_bare_hosts_become_gpu_hosts() -> None:
     assert (again.code, again.changed) == (0, {})
 
 
+def test_containers_of_the_host_that_is_to_have_them_can_ask_for_its_gpus() -> None:
+    gpu2 = machine("gpu2")
+    info = json.loads(gpu2.check_output("docker info --format '{{ json . }}'"))
+    assert "nvidia" in info["Runtimes"]
+    assert info["CDISpecDirs"]
+    devices = set(gpu2.check_output("nvidia-ctk --quiet cdi list").splitlines())
+    assert {"nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"} <= devices
+    assert not machine("gpu1").exists("docker")
+
+
 @pytest.mark.parametrize(
     ("models", "messages"),
     [

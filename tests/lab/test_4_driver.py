@@ -131,4 +131,7 @@ def test_a_mended_host_is_taken_up_where_it_was_left() -> None:
         assert machine(host).service(UNIT.format(ordinal)).is_running
         assert machine(host).service(UNIT.format(ordinal)).is_enabled
         assert not machine(host).file(NOTICE).exists
+    specification = gpu2.file("/var/run/cdi/nvidia.yaml").content_string
+    assert f"libnvidia-ml.so.{NEWER}" in specification
+    assert OLDER not in specification
     assert playbook("playbooks/verify.yml").code == 0

@@ -6,15 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-# Branch of the driver, flavour that auto chooses, and the module's name in DKMS.
-EXPECTED = {"bookworm": ("535.", "Dual MIT/GPL", "nvidia-current-open"), "trixie": ("550.", "NVIDIA", "nvidia-current")}
-
-
-@pytest.fixture
-def expected(host: Any) -> tuple[str, str, str]:
-    return EXPECTED[host.check_output("hostname")]
+BRANCHES = {"bookworm": "535.", "trixie": "550."}
 
 
 def held(host: Any) -> set[str]:
@@ -29,12 +21,11 @@ def versions(host: Any) -> dict[str, str]:
     )
 
 
-def test_dkms_has_built_the_module_for_debians_kernel(host: Any, expected: tuple[str, str, str]) -> None:
-    branch, license_name, name = expected
-    (path,) = host.check_output(f"ls /lib/modules/*/updates/dkms/{name}.ko*").splitlines()
+def test_dkms_has_built_the_module_for_debians_kernel(host: Any) -> None:
+    (path,) = host.check_output("ls /lib/modules/*/updates/dkms/nvidia-current.ko*").splitlines()
 
-    assert host.check_output(f"modinfo -F version {path}").startswith(branch)
-    assert host.check_output(f"modinfo -F license {path}") == license_name
+    assert host.check_output(f"modinfo -F version {path}").startswith(BRANCHES[host.check_output("hostname")])
+    assert host.check_output(f"modinfo -F license {path}") == "NVIDIA"
 
 
 def test_the_library_is_there_and_says_that_no_driver_is_loaded(host: Any) -> None:
@@ -53,19 +44,43 @@ def test_an_upgrade_of_the_host_leaves_the_driver_alone(host: Any) -> None:
     assert versions(host) == before
 
 
+def test_an_upgrade_to_a_newer_driver_in_the_archive_leaves_it_alone(hosts: list[Any]) -> None:
+    (host,) = (host for host in hosts if host.check_output("hostname") == "trixie")
+    before = versions(host)
+    source, preference = "/etc/apt/sources.list.d/backports.list", "/etc/apt/preferences.d/backports"
+    suite = "deb http://deb.debian.org/debian trixie-backports contrib non-free non-free-firmware"
+    pin = "Package: *\\nPin: release n=trixie-backports\\nPin-Priority: 500\\n"
+    try:
+        host.check_output(f"echo '{suite}' > {source}; printf '{pin}' > {preference}; apt-get update")
+        candidate = host.check_output("LC_ALL=C apt-cache policy libcuda1 | grep Candidate:").split()[1]
+        assert candidate not in (before["libcuda1"], "(none)"), "nothing newer is there to stay away from"
+
+        output = host.check_output("LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get --yes upgrade")
+
+        assert "have been kept back" in output
+        assert versions(host) == before
+    finally:
+        host.check_output(f"rm --force {source} {preference}; apt-get update")
+
+
 def test_everything_of_the_drivers_version_is_held(host: Any) -> None:
     assert {"libcuda1", "libnvidia-ml1", "nvidia-smi", "firmware-nvidia-gsp", "nvidia-alternative"} < held(host)
 
 
-def test_only_debian_13_has_no_open_module(hosts: list[Any], converge: Callable[..., Any]) -> None:
+def test_an_open_module_that_does_not_build_is_refused_before_it_breaks_dpkg(
+    hosts: list[Any], converge: Callable[..., Any]
+) -> None:
     before = [versions(host) for host in hosts]
 
     result = converge("--check", "--extra-vars", json.dumps({"nvidia_driver_kernel_modules": "open"}))
 
     output = " ".join(result.stdout.split())
-    assert "on nvidia_driver_distro-trixie only proprietary is possible" in output
-    assert "550.163.01 does not build on its own kernel 6.12" in output
-    assert "on nvidia_driver_distro-bookworm only" not in output
+    for name, reason in (
+        ("bookworm", "535.261.03, which does not build on its kernel 6.1.192"),
+        ("trixie", "550.163.01 does not build on its own kernel 6.12"),
+    ):
+        assert f"on nvidia_driver_distro-{name} only proprietary is possible" in output
+        assert reason in output
     assert [versions(host) for host in hosts] == before
 
 
