@@ -110,9 +110,9 @@ def test_streams_are_there_on_release_9_only(flavour: str, stream: str) -> None:
 @pytest.mark.parametrize(
     ("release", "generations", "expected"),
     [
-        ("12", [], "open"),
-        ("12", ["hopper"], "open"),
-        ("12", ["volta"], "proprietary"),
+        ("12", [], "proprietary"),
+        ("12", ["volta", "hopper"], "proprietary"),
+        ("12", ["blackwell"], None),
         ("13", ["hopper"], "proprietary"),
         ("13", ["blackwell"], None),
     ],
