@@ -292,13 +292,14 @@ def _read_rpm(root: Path, run: Run) -> Iterable[DriverPackage]:
     if not any((root / path).is_dir() for path in ("var/lib/rpm", "usr/lib/sysimage/rpm")):
         return
     locks = read_text(root / "etc/dnf/plugins/versionlock.list").splitlines()
-    form = "%{NAME}\\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{VENDOR}\\n"
+    form = "%{NAME}\\t%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{VENDOR}\\n"
     for line in run(["rpm", "--root", str(root), "--query", "--all", "--queryformat", form]).splitlines():
-        name, version, architecture, vendor = line.split("\t")
+        name, epoch, version, architecture, vendor = line.split("\t")
         if _is_driver(name, version):
             source = "distro" if _RPM_DISTRIBUTIONS.search(vendor) else "nvidia"
-            held = any(fnmatchcase(f"{name}-{version}.{architecture}", lock) for lock in locks)
-            yield DriverPackage(name, version, source, held=held)
+            spellings = (f"{name}-{version}.{architecture}", f"{name}-{epoch}:{version}.{architecture}")
+            held = any(fnmatchcase(spelling, lock) for spelling in spellings for lock in locks)
+            yield DriverPackage(name, f"{epoch}:{version}", source, held=held)
 
 
 def _is_driver(name: str, version: str) -> bool:

@@ -7,6 +7,7 @@ https://packages.debian.org and https://packages.ubuntu.com (their own drivers).
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,14 @@ def test_versions_of_the_branch_in_the_repository() -> None:
     )
     versions = evaluate("_nvidia_driver_available", "Debian", "12", __nvidia_driver_madison={"stdout": madison})
     assert versions == ["580.178.04", "580.159.03", "580.95.05"]
+
+
+def test_dnf_locks_what_has_the_drivers_version_and_nothing_else() -> None:
+    globs = evaluate("_nvidia_driver_locked", "Rocky", "9")
+    table = evaluate("_nvidia_driver_packages.nvidia", "Rocky", "9")
+    names = {*table["driver"], *table["modules"]["open"], *table["modules"]["proprietary"]}
+    names |= {*table["manager"], *table["imex"], "nvidia-driver-cuda-libs", "nvidia-kmod-common", "libnvidia-ml"}
+    others = {"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container1", "nvidia-fs", "nvlsm"}
+
+    assert {name for name in names | others if any(fnmatchcase(name, glob) for glob in globs)} == names
+    assert not [glob for glob in globs if ":" in glob], "dnf does not read a line with a glob and an epoch"

@@ -268,16 +268,18 @@ def test_a_package_that_dpkg_did_not_finish_is_told(host: Host) -> None:
 def test_rpms_their_packager_and_their_locks(host: Host) -> None:
     (host.root / "var/lib/rpm").mkdir(parents=True)
     host.write(
-        "etc/dnf/plugins/versionlock.list", f"# comment\nnvidia-driver-cuda-3:{OLD}-1.el9.*\nlibnvidia-*:580.1.*\n"
+        "etc/dnf/plugins/versionlock.list", f"# comment\nnvidia-driver-cuda-3:{OLD}-1.el9.*\nlibnvidia-ml*-{OLD}-*.*\n"
     )
     host.rpm = [
-        f"nvidia-driver-cuda\t3:{OLD}-1.el9\tx86_64\tNVIDIA",
-        f"nvidia-fabric-manager\t0:{NEW}-1\tx86_64\t(none)",
-        "bash\t0:5.1.8-9.el9\tx86_64\tRocky Enterprise Software Foundation",
+        f"nvidia-driver-cuda\t3\t{OLD}-1.el9\tx86_64\tNVIDIA",
+        f"libnvidia-ml\t3\t{OLD}-1.el9\tx86_64\tNVIDIA",
+        f"nvidia-fabric-manager\t0\t{NEW}-1\tx86_64\t(none)",
+        "bash\t0\t5.1.8-9.el9\tx86_64\tRocky Enterprise Software Foundation",
     ]
     driver = host.read()
     assert [(package.name, package.held) for package in driver.packages] == [
         ("nvidia-driver-cuda", True),
+        ("libnvidia-ml", True),
         ("nvidia-fabric-manager", False),
     ]
     assert (driver.source, driver.fabric_manager_version) == ("nvidia", NEW)
@@ -285,7 +287,7 @@ def test_rpms_their_packager_and_their_locks(host: Host) -> None:
 
 def test_rpms_of_a_community_repository_are_the_distributions(host: Host) -> None:
     (host.root / "usr/lib/sysimage/rpm").mkdir(parents=True)
-    host.rpm = [f"xorg-x11-drv-nvidia-cuda-libs\t3:{OLD}-1.fc41\tx86_64\tRPM Fusion"]
+    host.rpm = [f"xorg-x11-drv-nvidia-cuda-libs\t3\t{OLD}-1.fc41\tx86_64\tRPM Fusion"]
     assert host.read().source == "distro"
 
 
