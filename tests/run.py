@@ -13,7 +13,7 @@ PHASES: dict[str, list[str]] = {
     "artifact": [sys.executable, "-m", "pytest", "tests/artifact"],
     "lab down": [*LAB, "down"],
     "lab hosts": [*LAB, "hosts"],
-    "lab tests": [sys.executable, "-m", "pytest", "tests/lab"],
+    "lab tests": [sys.executable, "-m", "pytest", "tests/lab", "--durations=10"],
     "lab hosts gone": [*LAB, "down"],
     "molecule": ["make", "molecule"],
     "lab gone": [*LAB, "down"],
