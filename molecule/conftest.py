@@ -16,10 +16,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_IMAGE = """
+set -e
+mkdir -p /tmp/image/bin
+cp /bin/busybox /tmp/image/bin/
+for name in sh sleep; do ln -sf busybox /tmp/image/bin/$name; done
+tar -C /tmp/image -c . | docker import - tiny
+"""
+
+
 @pytest.fixture(scope="session")
 def hosts(pytestconfig: pytest.Config) -> list[Any]:
     """All hosts of the scenario, for tests that do something to all of them at once."""
     return testinfra.get_hosts(pytestconfig.option.hosts.split(","), connection=pytestconfig.option.connection)
+
+
+@pytest.fixture(scope="session")
+def hosts_with_image(hosts: list[Any]) -> list[Any]:
+    """All hosts of the scenario, with an image `tiny` that was made there: no registry is needed."""
+    for host in hosts:
+        host.check_output("apt-get install --yes --quiet busybox-static")
+        host.check_output(_IMAGE)
+    return hosts
 
 
 @pytest.fixture(scope="session")

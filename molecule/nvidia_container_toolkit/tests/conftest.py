@@ -12,13 +12,6 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_IMAGE = """
-set -e
-mkdir -p /tmp/image/bin
-cp /bin/busybox /tmp/image/bin/
-for name in sh sleep; do ln -sf busybox /tmp/image/bin/$name; done
-tar -C /tmp/image -c . | docker import - tiny
-"""
 _SECONDS = 30  # in which a unit that was triggered comes to its end
 
 
@@ -46,6 +39,7 @@ class Machine:
         """Start a container with all GPUs."""
         asking = {"cdi": "--device nvidia.com/gpu=all", "legacy": "--runtime nvidia --env NVIDIA_VISIBLE_DEVICES=all"}
         self.host.run(f"docker rm --force {name}")
+        # It outlives every test; removing the container ends it.
         self.host.check_output(f"docker run --detach --name {name} {asking[self.mode]} tiny sleep 1000000")
 
     def has_gpu(self, name: str) -> bool:
@@ -63,8 +57,6 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def machines(hosts: list[Any]) -> list[Machine]:
-    """All hosts, with an image that was made there."""
-    for host in hosts:
-        host.check_output(_IMAGE)
-    return [Machine(host) for host in hosts]
+def machines(hosts_with_image: list[Any]) -> list[Machine]:
+    """All hosts."""
+    return [Machine(host) for host in hosts_with_image]

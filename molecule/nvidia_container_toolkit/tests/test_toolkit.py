@@ -28,8 +28,8 @@ def test_all_packages_are_at_the_pinned_version_and_held(machines: list[Machine]
         held = machine.host.check_output("apt-mark showhold").split()
         assert set(PACKAGES) <= set(held)
         assert "Candidate: 1.21.0-1" in machine.host.check_output("apt-cache policy nvidia-container-toolkit-base")
-        upgrades = machine.host.check_output("apt-get --simulate dist-upgrade | grep ^Inst || true")
-        assert "nvidia-container" not in upgrades
+        upgrades = machine.host.check_output("apt-get --simulate dist-upgrade").splitlines()
+        assert not [line for line in upgrades if line.startswith("Inst") and "nvidia-container" in line]
 
 
 def test_what_was_in_the_settings_is_still_there(machines: list[Machine]) -> None:
