@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import pack_binding
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import pack_binding
 
 
 class ActionModule(ActionBase):

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import pack_binding
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import pack_binding
 
 
 class ActionModule(ActionBase):

@@ -8,11 +8,11 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, address
 from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import Host
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._doctor import diagnose, remember_gpus, table
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import Driver
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import GpuHost
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import GIB, Disk, Machine, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import GpuHost
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import GIB, Disk, Machine, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import Host
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose, remember_gpus, table
 
 # What the roles take where the inventory says nothing; a test holds it against their defaults.
 DEFAULTS: dict[str, Any] = {

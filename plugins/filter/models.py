@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._catalogue import CATALOGUE, GpuType, gpu_type
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import did_you_mean
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import CATALOGUE, GpuType, gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import did_you_mean
 
 _PART = re.compile(r"\s*(\d+)\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", re.IGNORECASE)
 

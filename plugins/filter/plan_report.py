@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._report import render
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.report import render
 
 
 def plan_report(plan: Mapping[str, Any], hosts: Sequence[Mapping[str, Any]] = ()) -> str:

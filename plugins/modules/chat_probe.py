@@ -79,8 +79,8 @@ seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import OpenAiClient
 
 
 def main() -> None:

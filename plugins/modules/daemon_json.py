@@ -67,8 +67,8 @@ import shlex
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._docker import merge, parse, render
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ConfigFileError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.daemon_json import merge, parse, render
 
 MODE = 0o644  # of a new file; no secrets belong in it
 

@@ -122,7 +122,7 @@ ansible_facts:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import read_driver
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import read_driver
 
 
 def main() -> None:

@@ -53,9 +53,9 @@ seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import wait_until_idle
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import wait_until_idle
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, BusyError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import OpenAiClient
 
 REQUEST_SECONDS = 10  # of one look at the metrics
 

@@ -98,9 +98,9 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import UnitState, boot_of, wait_until_ready
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import UnitState, boot_of, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._openai import OpenAiClient
 
 REQUEST_SECONDS = 60  # of one request; a server that hangs is asked again until the time is up
 JOURNAL_LINES = "30"

@@ -213,16 +213,16 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._calibration import (
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError, WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import (
     Calibration,
     Measurement,
     read_measurements,
 )
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError, WishError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import DEFAULT_VERSION
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, format_table, plan_fleet
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, format_table, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 
 def measurements(path: str) -> list[Measurement]:

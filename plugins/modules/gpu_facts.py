@@ -81,7 +81,7 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host, unpack_binding
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_host, unpack_binding
 
 
 def main() -> None:

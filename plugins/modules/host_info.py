@@ -159,10 +159,10 @@ def main() -> None:
 
 
 def _look(module: AnsibleModule) -> dict[str, object]:
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import read_driver
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Wanted, read_machine
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host, unpack_binding
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import read_driver
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Wanted, read_machine
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_host, unpack_binding
 
     wanted = Wanted.from_dict(module.params["wanted"])
     if not wanted.gpus:

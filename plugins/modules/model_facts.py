@@ -172,7 +172,11 @@ ansible_facts:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._model_files import HubOptions, ModelFilesError, read_models
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import (
+    HubOptions,
+    ModelFilesError,
+    read_models,
+)
 
 
 def main() -> None:

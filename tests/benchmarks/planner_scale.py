@@ -20,9 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, plan_fleet
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 HOSTS = (30, 100, 300, 1000)
 MODELS = 20

@@ -21,16 +21,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._catalogue import gpu_type
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import SizingError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory import (
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import (
     Budget,
     EngineOptions,
     Unknown,
     memory_budget,
     parse_version,
 )
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import read_model
 
 # The predictors of the field on clean rows (V1, 0.10 and newer), error of KV tokens: the table of the README that
 # comes with the measured start-ups. (name, rows, median %, p90 %, failures caught, false alarms)

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._kv_cache import KvOptions, plan_kv_cache
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._model import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import KvOptions, plan_kv_cache
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import read_model
 
 from . import tiny_model
 from .conftest import ROOT, playbook

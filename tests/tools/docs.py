@@ -134,7 +134,7 @@ def _list(text: str | list[str] | None) -> list[str]:
 def doctor_page() -> str:
     """docs/doctor.md with the table of codes as it is now; the rest of the page is written by hand."""
     find_collection()
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import CHECKS
+    from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import CHECKS
 
     table = _row("code", "severity", "hosts", "meaning", "fix") + _row(*["---"] * 5)
     for check in CHECKS:

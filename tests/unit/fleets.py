@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._calibration import Calibration, Measurement
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._plan import Host, plan_fleet
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._sizing import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes import read_wishes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 MODELS = Path(__file__).parent / "fixtures/models"
 

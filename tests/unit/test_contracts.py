@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._options import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import DEFAULT_VERSION
 
 from tests.tools import docs
 from tests.unit import fleets
@@ -220,3 +222,45 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     # Where people and CI keep checkouts and homes; ops is the user of the lab's hosts.
     place = re.compile(rb"(?<![\w.}])/(?:(?:root|Users|work|builds|workspace)/|home/(?!ops\b))\w")
     assert [path for path in tracked_files() if place.search(path.read_bytes())] == []
+
+
+# Imports
+
+# From the bottom upwards: a package imports those before it, never one after it.
+LAYERS = [
+    "module_utils._errors",
+    "module_utils._releases",
+    "module_utils._host",
+    "module_utils._engine",
+    "module_utils._memory",
+    "module_utils._wishes",
+    "module_utils._planner",
+    "plugin_utils",
+    "modules",
+    "filter",
+    "action",
+]
+
+
+def layer_of(module: str) -> int:
+    """The place in LAYERS of a module below ``plugins``, given with dots."""
+    return next(place for place, layer in enumerate(LAYERS) if f"{module}.".startswith(f"{layer}."))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """What a plugin imports of the collection: modules below ``plugins``, with dots."""
+    package = ".".join(path.relative_to(ROOT / "plugins").parent.parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), f"plugins.{package}")
+            name = name.removeprefix("ansible_collections.gpuhosts.vllm.")
+            if name.startswith("plugins."):
+                yield name.removeprefix("plugins.")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_downwards(layer: str) -> None:
+    place = ROOT / "plugins" / layer.replace(".", "/")
+    paths = sorted(place.rglob("*.py")) or [place.with_suffix(".py")]
+    upwards = [(path.name, name) for path in paths for name in imports_of(path) if layer_of(name) > layer_of(layer)]
+    assert upwards == []

@@ -25,7 +25,7 @@ RunModule = Callable[..., dict[str, Any]]
 ReadGpus = Callable[[str], dict[str, Any]]
 READ_GPUS = """
 import json
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._nvml import read_host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_host
 print(json.dumps(read_host().to_dict()))
 """
 

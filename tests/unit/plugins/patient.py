@@ -10,11 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._checks import Host
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._doctor import diagnose
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import Driver, read_driver
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._gpu import GpuHost
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Disk, Machine, Port, Wanted, read_machine
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver, read_driver
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import GpuHost
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import (
+    Disk,
+    Machine,
+    Port,
+    Wanted,
+    read_machine,
+)
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import Host
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose
 
 ROOT = Path(__file__).resolve().parents[3]
 UUIDS = [f"GPU-00000000-0000-0000-0000-{index:012}" for index in range(2)]

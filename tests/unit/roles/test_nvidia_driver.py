@@ -14,7 +14,12 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._driver import Driver, Fabric, PciGpu, supported_modules
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import (
+    Driver,
+    Fabric,
+    PciGpu,
+    supported_modules,
+)
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/nvidia_driver"
 KERNELS = {"Debian": "6.1.0-41-amd64", "Ubuntu": "6.8.0-90-generic", "Rocky": "5.14.0-687.el9.x86_64"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.gpuhosts.vllm.plugins.filter import diagnosis as doctor
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Machine, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
 
 ROOT = Path(__file__).resolve().parents[4]
 GIB = 2**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.module_utils import _engine
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import ready
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_idle
 
 from tests.unit.plugins.conftest import RunModule
@@ -14,7 +14,7 @@ from tests.unit.plugins.pretended_engine import Engine
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_engine, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "POLL_SECONDS", 0.01)
 
 
 def metrics(running: int, waiting: int, reasons: int = 7) -> str:

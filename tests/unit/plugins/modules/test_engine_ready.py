@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils import _engine
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import ready
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_ready
 
 from tests.unit.plugins.conftest import RunModule
@@ -37,7 +37,7 @@ class Systemd:
 def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
     pretended = Systemd()
     monkeypatch.setattr(AnsibleModule, "run_command", pretended.run_command)
-    monkeypatch.setattr(_engine, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(ready, "POLL_SECONDS", 0.01)
     return pretended
 
 

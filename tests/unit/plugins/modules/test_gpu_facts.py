@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuhosts.vllm.plugins.action import gpu_facts as action
-from ansible_collections.gpuhosts.vllm.plugins.module_utils import _nvml
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import nvml
 from ansible_collections.gpuhosts.vllm.plugins.modules import gpu_facts
 
 from tests.unit.plugins.conftest import ROOT, RunModule
@@ -27,7 +27,7 @@ def own_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("check", [False, True])
 def test_a_host_without_a_driver_is_no_failure(run_module: RunModule, tmp_path: Path, check: bool) -> None:
     arguments = {"_ansible_remote_tmp": str(tmp_path), "_ansible_check_mode": check}
-    result = run_module(gpu_facts, binding=_nvml.pack_binding(), **arguments)
+    result = run_module(gpu_facts, binding=nvml.pack_binding(), **arguments)
     facts = result["ansible_facts"]["gpu_facts"]
     assert not result["changed"]
     assert (facts["gpus"], facts["domains"], facts["link"]) == ([], [], None)
@@ -49,7 +49,7 @@ def test_the_action_sends_the_binding_of_the_controller(monkeypatch: pytest.Monk
     assert plugin.run(task_vars={}) == {"ansible_facts": {}}
     name, arguments = execute.call_args.args
     assert name == "gpuhosts.vllm.gpu_facts"
-    assert arguments == {"binding": _nvml.pack_binding()}
+    assert arguments == {"binding": nvml.pack_binding()}
 
 
 def test_ansible_runs_it_end_to_end(fake_nvml: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuhosts.vllm.plugins.action import host_info as action
-from ansible_collections.gpuhosts.vllm.plugins.module_utils import _nvml
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._machine import Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import nvml
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Wanted
 from ansible_collections.gpuhosts.vllm.plugins.modules import host_info
 
 from tests.unit.plugins.conftest import ROOT, RunModule
@@ -38,7 +38,7 @@ def test_a_host_without_gpus(run_module: RunModule, check: bool) -> None:
 
 
 def test_a_gpu_host_without_a_driver(run_module: RunModule, tmp_path: Path) -> None:
-    result = run_module(host_info, wanted=GPUS, binding=_nvml.pack_binding(), _ansible_remote_tmp=str(tmp_path))
+    result = run_module(host_info, wanted=GPUS, binding=nvml.pack_binding(), _ansible_remote_tmp=str(tmp_path))
     assert result["gpu"]["gpus"] == []
     assert result["driver"]["source"] == "none"
     assert result["machine"]["vllm_python"] == sys.version.split()[0]
@@ -66,7 +66,7 @@ def test_the_action_notes_the_time_before_and_after(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plugin, "_execute_module", execute)
     assert plugin.run(task_vars={}) == {"machine": {}, "asked_epoch": [10.0, 12.0]}
     name, arguments = execute.call_args.args
-    assert (name, arguments) == ("gpuhosts.vllm.host_info", {"binding": _nvml.pack_binding(), "wanted": PLAIN})
+    assert (name, arguments) == ("gpuhosts.vllm.host_info", {"binding": nvml.pack_binding(), "wanted": PLAIN})
 
 
 @pytest.mark.parametrize("options", [[], ["--check", "--diff"]])

@@ -1,0 +1,1 @@
+"""Talks to engines that run; private to the collection."""

@@ -1,0 +1,1 @@
+"""Turns wishes and hosts into the fleet plan; pure, private to the collection."""

@@ -1,0 +1,300 @@
+"""Reads and validates vllm_models, looking at no host; private to the collection.
+
+:func:`read_wishes` turns the entries as the operator wrote them into frozen :class:`Wish` records, or raises one
+:class:`~._errors.WishError` that names every mistake at once: where it is, what is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._errors import WishError
+from .options import DEFAULT_VERSION, check_options, did_you_mean, known_releases, options_of, wrong_value
+
+__all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
+
+AUTO = "auto"
+PORTS = range(1024, 65001)  # no privileges needed below it, room above it for replicas that count up
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # fits a unit, a file, a URL
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_OWNED_ENV = {
+    "CUDA_DEVICE_ORDER": "the plan sets it.",
+    "CUDA_VISIBLE_DEVICES": "the planner chooses the GPUs.",
+    "HF_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
+    "HUGGING_FACE_HUB_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
+    "VLLM_API_KEY": "it would stand in readable files. Set vllm_api_key.",
+    "VLLM_HOST_IP": "every host has another. Set fleet_address of the hosts.",
+}
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How one instance is spread over GPUs."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    expert: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One entry of vllm_models. None stands for ``auto``: the planner, or vLLM itself, decides."""
+
+    where: str  # vllm_models[0]
+    name: str
+    source: str
+    revision: str | None = None
+    replicas: int | None = None
+    objective: str = "throughput"
+    context_length: int | None = None  # tokens
+    concurrency: int | None = None  # requests
+    parallelism: Parallelism | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
+    runtime: str = "systemd"
+    executor: str | None = None
+    port: int | None = None
+    hosts: frozenset[str] | None = None  # None: every GPU host
+    lora: tuple[str, ...] = ()
+    extra_args: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class _WrongError(Exception):
+    """What is wrong with one value, without the place."""
+
+
+def read_wishes(
+    models: Any, version: str | None = None, groups: Mapping[str, Iterable[str]] | None = None
+) -> tuple[list[Wish], list[str]]:
+    """The wishes, and warnings about them.
+
+    ``version`` is that of vLLM (None: the default of the role vllm); ``groups`` are the inventory's groups with their
+    hosts, by which ``hosts:`` of a model is understood (empty: they are not known).
+
+    :raises WishError: any of the entries is wrong.
+    """
+    if not isinstance(models, (list, tuple)) or not models:
+        raise WishError(["vllm_models: names no model; give it a list of entries with at least name and source."])
+    problems: list[str] = []
+    warnings: list[str] = []
+    release = version or DEFAULT_VERSION
+    if options_of(release) is None:
+        warnings.append(
+            f"vLLM {release} is not in the option catalogue, which knows {', '.join(known_releases())}: "
+            "extra_args are checked by vLLM itself, on the hosts."
+        )
+    wishes = []
+    for number, entry in enumerate(models):
+        before = len(problems)
+        values = _entry(entry, f"vllm_models[{number}]", release, groups, problems)
+        if len(problems) == before:
+            wishes.append(Wish(**values))
+    problems += _repeated(models, "name", "give every model a name of its own")
+    problems += _repeated(models, "port", "choose another, or leave it out")
+    if problems:
+        raise WishError(problems)
+    return wishes, warnings
+
+
+def _entry(
+    entry: Any, where: str, release: str, groups: Mapping[str, Iterable[str]] | None, problems: list[str]
+) -> dict[str, Any]:
+    """The fields of a Wish; mistakes are added to ``problems``."""
+    if not isinstance(entry, Mapping):
+        problems.append(f"{where}: is {entry!r}; an entry is a mapping with at least name and source.")
+        return {}
+    problems += (f"{where}: has no {key}; every model needs one." for key in ("name", "source") if key not in entry)
+    values = _read(entry, _FIELDS, where, problems)
+    arguments = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems)
+    if values.get("concurrency") and "max-num-seqs" in arguments:
+        problems.append(f"{where}.extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.")
+    wrong_dtype = values.get("kv_cache_dtype") and wrong_value("kv-cache-dtype", values["kv_cache_dtype"], release)
+    if wrong_dtype:
+        problems.append(f"{where}.kv_cache_dtype: {wrong_dtype}")
+    if values.get("hosts") is not None and groups:
+        values["hosts"] = _members(values["hosts"], groups, f"{where}.hosts", problems)
+    return {**values, "where": where, "extra_args": arguments}
+
+
+def _read(entry: Mapping[Any, Any], fields: Mapping[str, _Check], where: str, problems: list[str]) -> dict[str, Any]:
+    """The values of a mapping, each checked by its field; mistakes are added to ``problems``."""
+    for key in entry:
+        if key not in fields:
+            hint = did_you_mean(str(key), fields) or f"; there are {', '.join(fields)}."
+            problems.append(f"{where}: unknown key {str(key)!r}{hint}")
+    values = {}
+    for key, check in fields.items():
+        if key in entry:
+            try:
+                values[key] = check(entry[key])
+            except _WrongError as error:
+                problems.append(f"{where}.{key}: {error}")
+    return values
+
+
+def _members(
+    names: Iterable[str], groups: Mapping[str, Iterable[str]], where: str, problems: list[str]
+) -> frozenset[str]:
+    """The hosts that a list of groups and hosts means."""
+    hosts = {host for members in groups.values() for host in members}
+    found: set[str] = set()
+    for name in sorted(names):
+        if name not in groups and name not in hosts:
+            hint = did_you_mean(name, hosts.union(groups)) or "; name a group or a host of the inventory."
+            problems.append(f"{where}: {name!r} is no group and no host of the inventory{hint}")
+        found.update(groups.get(name, [name]))
+    return frozenset(found)
+
+
+def _repeated(models: Sequence[Any], key: str, advice: str) -> Iterable[str]:
+    """A problem for every entry that has the same value as an earlier one."""
+    first: dict[str, int] = {}
+    for number, entry in enumerate(models):
+        if isinstance(entry, Mapping) and entry.get(key) is not None:
+            earlier = first.setdefault(str(entry[key]), number)
+            if earlier != number:
+                taken = f"{entry[key]!r} is already the {key} of vllm_models[{earlier}]"
+                yield f"vllm_models[{number}].{key}: {taken}; {advice}."
+
+
+# Checks of single values: they return the value as a Wish holds it, or raise _WrongError.
+
+_Check = Callable[[Any], Any]
+
+
+def _auto(check: _Check) -> _Check:
+    return lambda value: None if value in (AUTO, None) else check(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _WrongError(f"{value!r} is not a text; quote it if it looks like a number.")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _NAME.fullmatch(_text(value)):
+        raise _WrongError(f"{value!r} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
+    return str(value)
+
+
+def _source(value: Any) -> str:
+    if not _text(value).startswith("/") and not _HUB_ID.fullmatch(value):
+        raise _WrongError(f"{value!r} is neither a model of the hub (organisation/model) nor an absolute path.")
+    return str(value)
+
+
+def _whole(least: int, most: int | None = None) -> _Check:
+    """A whole number; digits in a text are one too, which is what Ansible before 2.19 makes of templates."""
+
+    def check(value: Any) -> int:
+        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        if isinstance(number, bool) or not isinstance(number, int) or number < least or (most and number > most):
+            extent = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise _WrongError(f"{value!r} is not a whole number {extent}.")
+        return number
+
+    return check
+
+
+def _fraction(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise _WrongError(f"{value!r} is not a number above 0 and up to 1.")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongError(f"{value!r} is neither true nor false.")
+    return value
+
+
+def _one_of(*choices: str) -> _Check:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise _WrongError(f"{value!r} is not one of {', '.join(choices)}.")
+        return str(value)
+
+    return check
+
+
+def _supported(only: str, others: Sequence[str]) -> _Check:
+    """A choice of which this version has only one."""
+
+    def check(value: Any) -> str:
+        if value in others:
+            raise _WrongError(f"{value!r} is not supported yet: {only} is the only one in this version.")
+        return _one_of(only, *others)(value)
+
+    return check
+
+
+def _parallelism(value: Any) -> Parallelism:
+    if not isinstance(value, Mapping):
+        raise _WrongError(f"{value!r} is neither auto nor a mapping such as {{tensor: 4, pipeline: 2}}.")
+    problems: list[str] = []
+    values = _read(value, {"tensor": _whole(1), "pipeline": _whole(1), "expert": _boolean}, "", problems)
+    if problems:
+        raise _WrongError(" ".join(problem.lstrip(".: ") for problem in problems))
+    return Parallelism(**values)
+
+
+def _hosts(value: Any) -> frozenset[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise _WrongError(f"{value!r} is neither a group or host nor a list of them; leave it out for all GPU hosts.")
+    return frozenset(names)
+
+
+def _lora(value: Any) -> tuple[str, ...]:
+    if value:
+        raise _WrongError("adapters are not supported yet; leave it out.")
+    return ()
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise _WrongError(f"{value!r} is not a mapping of names to values.")
+    return dict(value or {})
+
+
+def _env(value: Any) -> dict[str, str]:
+    variables = _mapping(value)
+    for name, content in variables.items():
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            raise _WrongError(f"{name!r} is not the name of an environment variable.")
+        if name in _OWNED_ENV:
+            raise _WrongError(f"{name} is not for env: {_OWNED_ENV[name]}")
+        if isinstance(content, bool) or not isinstance(content, (str, int, float)):
+            raise _WrongError(f"the value of {name} is not a text; quote it.")
+    return {name: str(content) for name, content in sorted(variables.items())}
+
+
+_FIELDS: dict[str, _Check] = {
+    "name": _name,
+    "source": _source,
+    "revision": _auto(_text),
+    "replicas": _auto(_whole(1)),
+    "objective": _one_of("throughput", "latency", "balanced"),
+    "context_length": _auto(_whole(1)),
+    "concurrency": _auto(_whole(1)),
+    "parallelism": _auto(_parallelism),
+    "gpu_memory_utilization": _auto(_fraction),
+    "kv_cache_dtype": _auto(_text),
+    "runtime": _supported("systemd", ["docker"]),
+    "executor": _auto(_supported("mp", ["ray"])),
+    "port": _auto(_whole(PORTS[0], PORTS[-1])),
+    "hosts": _auto(_hosts),
+    "lora": _lora,
+    "extra_args": _mapping,
+    "env": _env,
+}

@@ -1,0 +1,1 @@
+"""What only the controller needs; private to the collection."""

@@ -1,0 +1,343 @@
+"""What the files of a model say: in a directory, in the hub's cache, and on a hub that listens on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import model_files
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import HubOptions, ModelFilesError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OFFLINE = HubOptions()
+CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
+LAYER = {f"model.layers.{layer}.mlp.down_proj.weight": ("BF16", [4, 8]) for layer in range(2)}
+SHARDS = {
+    "model-00001-of-00002.safetensors": {"model.embed_tokens.weight": ("BF16", [16, 4])},
+    "model-00002-of-00002.safetensors": {**LAYER, "model.norm.weight": ("F32", [4])},
+}
+WEIGHTS = [
+    {"name": "model.embed_tokens.weight", "dtype": "BF16", "shape": [16, 4], "count": 1, "bytes": 128},
+    {"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [4, 8], "count": 2, "bytes": 128},
+    {"name": "model.norm.weight", "dtype": "F32", "shape": [4], "count": 1, "bytes": 16},
+]
+
+
+def safetensors(tensors: Mapping[str, tuple[str, list[int]]]) -> bytes:
+    """A file as the safetensors library writes it."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        size = {"BF16": 2, "F32": 4, "F8_E4M3": 1}[dtype]
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    raw = json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + bytes(end)
+
+
+def write_model(root: Path, *, config: str | None = None, total: int | None = 272) -> Path:
+    """A model in two shards."""
+    root.mkdir(parents=True)
+    (root / "config.json").write_text(config or json.dumps(CONFIG))
+    for name, tensors in SHARDS.items():
+        (root / name).write_bytes(safetensors(tensors))
+    index = {
+        "metadata": {} if total is None else {"total_size": total},
+        "weight_map": {tensor: name for name, tensors in SHARDS.items() for tensor in tensors},
+    }
+    (root / "model.safetensors.index.json").write_text(json.dumps(index))
+    return root
+
+
+def write_cache(home: Path) -> Path:
+    """The same model in the hub's cache; returns the snapshot."""
+    root = home / "hub" / "models--acme--tiny"
+    (root / "refs" / "pr").mkdir(parents=True)
+    for ref in ("main", "pr/1"):
+        (root / "refs" / ref).write_text(COMMIT)
+    return write_model(root / "snapshots" / COMMIT)
+
+
+def read(source: str | Path, revision: str | None = None, hub: HubOptions = OFFLINE) -> dict[str, Any]:
+    return model_files.read_models([{"name": "it", "source": str(source), "revision": revision}], hub)["it"]
+
+
+def refusal(source: str | Path, revision: str | None = None, hub: HubOptions = OFFLINE) -> str:
+    with pytest.raises(ModelFilesError) as refused:
+        read(source, revision, hub)
+    return str(refused.value)
+
+
+# In a directory
+
+
+def test_a_directory_with_all_shards(tmp_path: Path) -> None:
+    root = write_model(tmp_path / "tiny")
+    assert read(root) == {
+        "source": str(root),
+        "revision": None,
+        "path": str(root),
+        "config": CONFIG,
+        "generation": None,
+        "chat_template": False,
+        "tensors": WEIGHTS,
+        "safetensors_bytes": 272,
+        "bytes_from": "headers",
+    }
+
+
+def test_a_single_file_without_an_index_and_what_lies_beside_it(tmp_path: Path) -> None:
+    root = write_model(tmp_path / "tiny")
+    for name in [*SHARDS, "model.safetensors.index.json"]:
+        (root / name).unlink()
+    (root / "anything.safetensors").write_bytes(safetensors({"a": ("F32", [2])}))
+    assert read(root)["safetensors_bytes"] == 8
+    (root / "model.safetensors").write_bytes(safetensors({"b": ("F8_E4M3", [3])}))
+    assert read(root)["tensors"] == [{"name": "b", "dtype": "F8_E4M3", "shape": [3], "count": 1, "bytes": 3}]
+
+
+@pytest.mark.parametrize(("total", "expected"), [(272, (272, "index")), (None, (None, "none"))])
+def test_a_missing_shard_leaves_what_the_index_says(
+    tmp_path: Path, total: int | None, expected: tuple[int | None, str]
+) -> None:
+    root = write_model(tmp_path / "tiny", total=total)
+    shard = root / next(iter(SHARDS))
+    shard.unlink()
+    shard.symlink_to("../../blobs/not-downloaded")  # as the hub's cache has it
+    facts = read(root)
+    assert (facts["safetensors_bytes"], facts["bytes_from"]) == expected
+    assert facts["tensors"] == []
+
+
+def test_pytorch_files_are_sized_and_nothing_at_all_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert read(tmp_path)["bytes_from"] == "none"
+    for name in ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "training_args.bin"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    facts = read(tmp_path)
+    assert (facts["safetensors_bytes"], facts["bytes_from"]) == (2000, "files")
+
+
+def test_generation_and_chat_template(tmp_path: Path) -> None:
+    root = write_model(tmp_path / "tiny")
+    (root / "generation_config.json").write_text('{"temperature": 0.6}')
+    (root / "tokenizer_config.json").write_text('{"chat_template": null}')
+    assert read(root)["generation"] == {"temperature": 0.6}
+    assert not read(root)["chat_template"]
+    (root / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert read(root)["chat_template"]
+    (root / "tokenizer_config.json").unlink()
+    (root / "chat_template.jinja").write_text("{{ messages }}")
+    assert read(root)["chat_template"]
+
+
+def test_what_json_does_not_know_becomes_text(tmp_path: Path) -> None:
+    root = write_model(tmp_path / "mamba", config='{"time_step_limit": [0.0, Infinity]}')
+    assert read(root)["config"] == {"time_step_limit": [0.0, "Infinity"]}
+
+
+def test_the_tensors_of_any_model_have_room_in_a_fact(tmp_path: Path) -> None:
+    names = {f"blocks_{block}_{'x' * 40}": ("F32", [1 + block % 2]) for block in range(3000)}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(safetensors(names))
+    facts = read(tmp_path)
+    assert len(json.dumps(facts["tensors"])) < 64 * 1024
+    assert facts["tensors"][-1]["name"] == "*"
+    assert sum(tensor["count"] for tensor in facts["tensors"]) == 3000
+    assert sum(tensor["bytes"] for tensor in facts["tensors"]) == facts["safetensors_bytes"] == 18000
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "announces a header of 0 bytes and has 0 in all"),
+        (b"\x02\0\0\0", "has 4 in all"),
+        ((2**63).to_bytes(8, "little") + b"{}", "announces a header of 9223372036854775808 bytes"),
+        ((3).to_bytes(8, "little") + b"{}", "announces a header of 3 bytes and has 10 in all"),
+        ((4).to_bytes(8, "little") + b"nope", "damaged header .JSONDecodeError"),
+        ((4).to_bytes(8, "little") + b"{\xff} ", "damaged header .UnicodeDecodeError"),
+        ((2).to_bytes(8, "little") + b"[]", "damaged header .TypeError"),
+        ((8).to_bytes(8, "little") + b'{"a":{}}', "damaged header .KeyError.'data_offsets'"),
+        ((22).to_bytes(8, "little") + b'{"a":{"data_offsets":5', "damaged header"),
+        (safetensors({"a": ("F32", [4])}).replace(b"[0, 16]", b"[16, 0]"), "a lies from byte 16 to 0"),
+        (safetensors({"a": ("F32", [4])})[:-1], "is cut off at [0-9]+ of [0-9]+ bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "pointer of Git LFS.*git lfs pull"),
+    ],
+)
+def test_damaged_weights_are_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelFilesError, match=says) as refused:
+        read(tmp_path)
+    assert str(tmp_path / "model.safetensors") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("{", "config.json of .* is not JSON"), ("[]", "config.json of .* is not a JSON object")]
+)
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: str, says: str) -> None:
+    with pytest.raises(ModelFilesError, match=says):
+        read(write_model(tmp_path / "tiny", config=content))
+
+
+def test_a_damaged_index_is_no_crash(tmp_path: Path) -> None:
+    root = write_model(tmp_path / "tiny")
+    (root / "model.safetensors.index.json").write_text('{"weight_map": [], "metadata": "?"}')
+    assert read(root)["bytes_from"] == "none"
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "gone") == f"it: there is no directory {tmp_path}/gone on this host."
+    assert "has no config.json" in refusal(tmp_path)
+    assert "neither an absolute path nor the id" in refusal("./models/tiny")
+    assert "neither an absolute path nor the id" in refusal("acme/../tiny")
+
+
+def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
+    models = [{"name": name, "source": f"{tmp_path}/{name}", "revision": None} for name in ("a", "b")]
+    with pytest.raises(ModelFilesError, match=r"a: there is no .*\nb: there is no"):
+        model_files.read_models(models, HubOptions())
+
+
+# In the hub's cache
+
+
+@pytest.mark.parametrize("revision", [None, "main", "pr/1", COMMIT])
+def test_the_cache_knows_branches_and_commits(tmp_path: Path, revision: str | None) -> None:
+    snapshot = write_cache(tmp_path)
+    facts = read("acme/tiny", revision, HubOptions(str(tmp_path)))
+    assert facts["source"] == "acme/tiny"
+    assert facts["revision"] == COMMIT
+    assert facts["path"] == str(snapshot)
+    assert facts["tensors"] == WEIGHTS
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_the_environment_names_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    write_cache(tmp_path)
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HF_HOME" else tmp_path / "hub"))
+    assert read("acme/tiny")["bytes_from"] == "headers"
+
+
+def test_what_is_not_in_the_cache_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    write_cache(tmp_path)
+    hub = HubOptions(str(tmp_path))
+    assert f"there is no {tmp_path}/hub/models--acme--other" in refusal("acme/other", hub=hub)
+    message = refusal("acme/tiny", "v2", hub=hub)
+    assert "models--acme--tiny has neither refs/v2 nor snapshots/v2/config.json" in message
+    assert "hf_home" in message
+    assert "online: true" in message
+    assert "not a revision" in refusal("acme/tiny", "../../..", hub=hub)
+    assert "not a revision" in refusal("acme/tiny", "/etc/hostname", hub=hub)
+
+
+# On the hub
+
+
+class HubHandler(SimpleHTTPRequestHandler):
+    """As much of the hub as reading facts needs: what there is, whole files, and ranges of them."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        server: Any = self.server
+        server.requests.append((self.path, self.headers.get("range"), self.headers.get("authorization")))
+        root = Path(self.directory)
+        if self.path.startswith("/api/models/acme/tiny"):
+            files = [{"rfilename": path.name, "size": path.stat().st_size} for path in root.iterdir()]
+            self.reply(200, json.dumps({"id": "acme/tiny", "sha": COMMIT, "siblings": files}).encode())
+            return
+        prefix, _, name = self.path.rpartition("/")
+        if prefix != f"/acme/tiny/resolve/{COMMIT}" or not (root / name).is_file():
+            self.reply(404, b"{}")
+            return
+        content = (root / name).read_bytes()
+        if wanted := self.headers.get("range"):
+            begin, end = map(int, wanted.removeprefix("bytes=").split("-"))
+            self.reply(206, content[begin : end + 1])
+        else:
+            self.reply(200, content)
+
+    def reply(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"0"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+@contextlib.contextmanager
+def served(root: Path) -> Iterator[tuple[str, list[tuple[str, str | None, str | None]]]]:
+    """A hub with one model: its URL, and what it was asked for."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(HubHandler, directory=str(root))) as server:
+        requests: list[tuple[str, str | None, str | None]] = []
+        vars(server)["requests"] = requests
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+
+
+def test_the_hub_is_asked_for_small_files_and_headers_only(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    root = write_model(tmp_path / "tiny")
+    home = tmp_path / "home"
+    bearer = "hf_abc"
+    with served(root) as (endpoint, requests):
+        facts = read("acme/tiny", hub=HubOptions(str(home), online=True, endpoint=endpoint, token=bearer))
+    assert (facts["path"], facts["revision"]) == (None, COMMIT)
+    assert (facts["tensors"], facts["bytes_from"]) == (WEIGHTS, "headers")
+    assert facts["config"] == CONFIG
+    assert not home.exists()
+    assert all(wanted for path, wanted, _ in requests if path.endswith(".safetensors"))
+    assert {token for *_, token in requests} == {f"Bearer {bearer}"}
+
+
+def test_the_cache_comes_first_unless_it_knows_no_weights(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    root = write_model(tmp_path / "tiny")
+    snapshot = write_cache(tmp_path)
+    with served(root) as (endpoint, requests):
+        hub = HubOptions(str(tmp_path), online=True, endpoint=endpoint)
+        assert read("acme/tiny", hub=hub)["path"] == str(snapshot)
+        assert requests == []
+        (snapshot / "model.safetensors.index.json").unlink()
+        for name in SHARDS:
+            (snapshot / name).unlink()
+        assert read("acme/tiny", hub=hub)["path"] is None
+
+
+def test_what_the_hub_refuses_is_said_with_its_address(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    with served(tmp_path) as (endpoint, _):
+        hub = HubOptions(str(tmp_path), online=True, endpoint=endpoint)
+        message = refusal("acme/other", hub=hub)
+        assert message.startswith(f"it: acme/other cannot be read from {endpoint}: ")
+    # The hub is gone now.
+    assert endpoint in refusal("acme/tiny", hub=hub)
+
+
+def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = refusal("acme/tiny", hub=HubOptions(str(tmp_path), online=True))
+    assert "needs the Python package huggingface_hub" in message
+    assert sys.executable in message

@@ -1,0 +1,163 @@
+"""vllm_models as the operator writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import Parallelism, Wish, read_wishes
+
+TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny"}
+GROUPS = {"all": ["gpu1", "gpu2", "lb1"], "gpu_hosts": ["gpu1", "gpu2"], "load_balancers": ["lb1"]}
+
+
+def problems_of(models: Any, version: str = "0.33.0") -> list[str]:
+    with pytest.raises(WishError) as caught:
+        read_wishes(models, version, GROUPS)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def test_name_and_source_are_enough() -> None:
+    assert read_wishes([TINY]) == ([Wish(where="vllm_models[0]", name="tiny", source="/srv/models/tiny")], [])
+
+
+def test_auto_is_the_same_as_nothing() -> None:
+    keys = (
+        "revision replicas context_length concurrency parallelism gpu_memory_utilization kv_cache_dtype executor port"
+    )
+    assert read_wishes([TINY | dict.fromkeys(keys.split(), "auto")]) == read_wishes([TINY])
+    assert read_wishes([TINY | dict.fromkeys([*keys.split(), "hosts", "extra_args", "env"])]) == read_wishes([TINY])
+
+
+def test_everything_that_can_be_wished() -> None:
+    entry = TINY | {
+        "source": "acme/tiny",
+        "revision": "abc",
+        "replicas": "2",  # what Ansible before 2.19 makes of a template
+        "objective": "throughput",
+        "context_length": 4096,
+        "concurrency": 8,
+        "parallelism": {"tensor": 2, "pipeline": 2, "expert": True},
+        "gpu_memory_utilization": 0.5,
+        "kv_cache_dtype": "fp8",
+        "runtime": "systemd",
+        "executor": "mp",
+        "port": 9000,
+        "hosts": ["gpu_hosts", "lb1"],
+        "lora": [],
+        "extra_args": {"enforce_eager": True},
+        "env": {"B": 1, "A": "x"},
+    }
+    (wish,), warnings = read_wishes([entry], "0.33.0", GROUPS)
+    assert warnings == []
+    assert wish == Wish(
+        where="vllm_models[0]",
+        name="tiny",
+        source="acme/tiny",
+        revision="abc",
+        replicas=2,
+        context_length=4096,
+        concurrency=8,
+        parallelism=Parallelism(2, 2, True),
+        gpu_memory_utilization=0.5,
+        kv_cache_dtype="fp8",
+        executor="mp",
+        port=9000,
+        hosts=frozenset({"gpu1", "gpu2", "lb1"}),
+        extra_args={"enforce-eager": True},
+        env={"A": "x", "B": "1"},
+    )
+
+
+@pytest.mark.parametrize("models", [None, [], {}, "tiny"])
+def test_no_model_at_all(models: Any) -> None:
+    assert problems_of(models) == [
+        "vllm_models: names no model; give it a list of entries with at least name and source."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"replica": 2}, ": unknown key 'replica'; did you mean 'replicas'?"),
+        (
+            {"name": "Tiny Llama"},
+            ".name: 'Tiny Llama' may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.",
+        ),
+        ({"name": 7}, ".name: 7 is not a text; quote it if it looks like a number."),
+        (
+            {"source": "models/a/tiny"},
+            ".source: 'models/a/tiny' is neither a model of the hub (organisation/model) nor an absolute path.",
+        ),
+        ({"revision": 1234}, ".revision: 1234 is not a text; quote it if it looks like a number."),
+        ({"replicas": 0}, ".replicas: 0 is not a whole number of at least 1."),
+        ({"replicas": True}, ".replicas: True is not a whole number of at least 1."),
+        ({"replicas": "all"}, ".replicas: 'all' is not a whole number of at least 1."),
+        ({"objective": "speed"}, ".objective: 'speed' is not one of throughput, latency, balanced."),
+        ({"context_length": 0.5}, ".context_length: 0.5 is not a whole number of at least 1."),
+        ({"parallelism": 4}, ".parallelism: 4 is neither auto nor a mapping such as {tensor: 4, pipeline: 2}."),
+        ({"parallelism": {"tensors": 4}}, ".parallelism: unknown key 'tensors'; did you mean 'tensor'?"),
+        ({"parallelism": {"tensor": 0}}, ".parallelism: tensor: 0 is not a whole number of at least 1."),
+        ({"parallelism": {"expert": 1}}, ".parallelism: expert: 1 is neither true nor false."),
+        ({"gpu_memory_utilization": 92}, ".gpu_memory_utilization: 92 is not a number above 0 and up to 1."),
+        ({"gpu_memory_utilization": "most"}, ".gpu_memory_utilization: 'most' is not a number above 0 and up to 1."),
+        ({"runtime": "docker"}, ".runtime: 'docker' is not supported yet: systemd is the only one in this version."),
+        ({"runtime": "podman"}, ".runtime: 'podman' is not one of systemd, docker."),
+        ({"executor": "ray"}, ".executor: 'ray' is not supported yet: mp is the only one in this version."),
+        ({"port": 80}, ".port: 80 is not a whole number from 1024 to 65000."),
+        ({"hosts": []}, ".hosts: [] is neither a group or host nor a list of them; leave it out for all GPU hosts."),
+        (
+            {"hosts": "gpu_host"},
+            ".hosts: 'gpu_host' is no group and no host of the inventory; did you mean 'gpu_hosts'?",
+        ),
+        ({"lora": [{"name": "a"}]}, ".lora: adapters are not supported yet; leave it out."),
+        ({"extra_args": ["--seed"]}, ".extra_args: ['--seed'] is not a mapping of names to values."),
+        (
+            {"extra_args": {"max-num-seqs": 4}, "concurrency": 4},
+            ".extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.",
+        ),
+        ({"env": {"A B": "x"}}, ".env: 'A B' is not the name of an environment variable."),
+        ({"env": {"A": True}}, ".env: the value of A is not a text; quote it."),
+        (
+            {"env": {"CUDA_VISIBLE_DEVICES": "0"}},
+            ".env: CUDA_VISIBLE_DEVICES is not for env: the planner chooses the GPUs.",
+        ),
+        (
+            {"env": {"HF_TOKEN": "hf_s3cret"}},
+            ".env: HF_TOKEN is not for env: it would stand in readable files. Set vllm_hf_token.",
+        ),
+    ],
+)
+def test_every_mistake_is_named_with_its_place(change: dict[str, Any], problem: str) -> None:
+    assert problems_of([TINY | change]) == [f"vllm_models[0]{problem}"]
+
+
+def test_the_kv_cache_dtype_is_one_that_the_release_knows() -> None:
+    (problem,) = problems_of([TINY | {"kv_cache_dtype": "fp7"}], "0.32.0")
+    assert problem.startswith("vllm_models[0].kv_cache_dtype: 'fp7' is not one of auto, bfloat16, float16, fp8,")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    assert problems_of([{"nam": "tiny"}, "tiny", TINY | {"port": 8000}, TINY | {"port": 8000}]) == [
+        "vllm_models[0]: has no name; every model needs one.",
+        "vllm_models[0]: has no source; every model needs one.",
+        "vllm_models[0]: unknown key 'nam'; did you mean 'name'?",
+        "vllm_models[1]: is 'tiny'; an entry is a mapping with at least name and source.",
+        "vllm_models[3].name: 'tiny' is already the name of vllm_models[2]; give every model a name of its own.",
+        "vllm_models[3].port: 8000 is already the port of vllm_models[2]; choose another, or leave it out.",
+    ]
+
+
+def test_without_groups_hosts_are_taken_as_they_are() -> None:
+    (wish,), _ = read_wishes([TINY | {"hosts": "gpu7"}])
+    assert wish.hosts == {"gpu7"}
+
+
+def test_a_release_without_a_catalogue_is_said() -> None:
+    _, (warning,) = read_wishes([TINY], "0.99.1")
+    assert warning == (
+        "vLLM 0.99.1 is not in the option catalogue, which knows 0.32, 0.33: "
+        "extra_args are checked by vLLM itself, on the hosts."
+    )
