@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError, SizingError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import KvOptions, plan_kv_cache
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec, read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 
 FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "models"
 COMPARED = ("num_blocks", "bytes_per_block", "need_one_request", "kv_tokens", "concurrency", "max_model_len")

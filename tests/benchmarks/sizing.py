@@ -30,7 +30,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account impo
     parse_version,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 
 # The predictors of the field on clean rows (V1, 0.10 and newer), error of KV tokens: the table of the README that
 # comes with the measured start-ups. (name, rows, median %, p90 %, failures caught, false alarms)

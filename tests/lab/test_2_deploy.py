@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import KvOptions, plan_kv_cache
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 
 from . import tiny_model
 from .conftest import ROOT, playbook

@@ -18,7 +18,14 @@ from dataclasses import dataclass, field, replace
 from .._errors import KvCacheError
 from .catalogue import GIB, GpuType
 from .kv_cache import KvOptions, KvPlan, KvRules, pipeline_partition, plan_kv_cache
-from .model import CHUNKED, ModelSpec, Quantization, Tensor, padded_vocabulary, stored_bytes
+from .model import (
+    CHUNKED,
+    ModelSpec,
+    Quantization,
+    Tensor,
+    padded_vocabulary,
+)
+from .weight_files import stored_bytes
 
 __all__ = [
     "DEFAULT_OPTIONS",

@@ -30,7 +30,8 @@ from .._host.gpu import Gpu
 from .._memory.account import Budget, EngineOptions, Measured, Unknown, memory_budget, pinned_kv_bytes, regime_of
 from .._memory.calibration import Calibration, Found, digest
 from .._memory.catalogue import GIB, GpuType, gpu_from_nvml, gpu_type
-from .._memory.model import ModelSpec, read_model
+from .._memory.model import ModelSpec
+from .._memory.model_config import read_model
 from .._memory.validity import refusals, tensor_sizes
 from .._wishes.read import Parallelism, Wish
 

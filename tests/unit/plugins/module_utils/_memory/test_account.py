@@ -32,7 +32,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue im
     gpu_from_nvml,
     gpu_type,
 )
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec, read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -16,7 +16,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration 
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import plan_kv_cache
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

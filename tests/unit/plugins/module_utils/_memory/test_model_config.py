@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ModelConfigError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import (
-    ModelSpec,
-    max_model_len,
-    read_model,
-    weights_from_headers,
-)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.context_length import max_model_len
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.weight_files import weights_from_headers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

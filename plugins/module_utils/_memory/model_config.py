@@ -1,0 +1,149 @@
+"""Reads a model's ``config.json``; private to the collection.
+
+A pure function, :func:`read_model`, turns the mapping into a frozen :class:`ModelSpec`. The parts have files of their
+own: ``shape`` (sizes that all layers share), ``layers`` with ``layer_kinds``, ``states`` and ``feed_forward``,
+``quantization``, ``towers``, ``context_length``, ``weight_files``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._errors import ModelConfigError
+from .context_length import max_model_len, original_len, rope_elements
+from .feed_forward import read_moe
+from .layer_kinds import LETTERS
+from .layers import read_layers
+from .model import LINEAR, NONE, ModelSpec, Weights
+from .quantization import read_quantization
+from .shape import DTYPE_BYTES, first, read_shape, text_config
+from .towers import TOWER_DEFAULT, TOWERS, tower_bytes
+from .weight_files import formula_bytes, weights_from_headers
+
+__all__ = ["read_model"]
+
+# Families for which the weight formula was compared with published sizes; any other model gets a wide band.
+_KNOWN_TYPES = frozenset(
+    {
+        "llama", "mistral", "ministral3", "mistral3", "mixtral", "qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl",
+        "qwen3", "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma", "gemma2",
+        "gemma3", "gemma3_text", "phi", "phi3", "phimoe", "granite", "granitemoe", "granitemoehybrid", "gpt_oss",
+        "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_vl", "kimi_linear", "glm", "glm4", "glm4_moe",
+        "glm4_moe_lite", "cohere", "cohere2", "olmo", "olmo2", "olmo3", "olmoe", "starcoder2", "gpt_neox", "gpt2",
+        "opt", "falcon", "falcon_h1", "falcon_mamba", "stablelm", "internlm2", "internlm3", "baichuan", "exaone",
+        "exaone4", "nemotron", "nemotron_h", "llava", "llava_next", "pixtral", "internvl_chat", "idefics3", "smollm3",
+        "ernie4_5", "ernie4_5_moe", "llama4", "llama4_text", "bamba", "jamba", "mamba", "mamba2", "minimax_m2",
+        "seed_oss", "qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_moe_text", "hunyuan_v1_dense",
+        "hunyuan_v1_moe", "arcee", "apertus", "dots1", "minicpm", "qwen", "bloom", "mpt", "gpt_bigcode",
+    }
+)  # fmt: skip
+# transformers' config classes that tie the embeddings unless the file says otherwise.
+_TIED_DEFAULT = frozenset(
+    {"gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "falcon", "mpt", "cohere", "cohere2",
+     "gpt_bigcode", "starcoder2", "phi", "mamba", "mamba2", "falcon_mamba"}
+) - {"phi"}  # fmt: skip
+
+
+def _warnings(model_type: str, text_type: str, architecture: str, text: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if model_type not in _KNOWN_TYPES and text_type not in _KNOWN_TYPES:
+        notes.append(
+            f"architecture {architecture or model_type or 'unnamed'} is not one the weight and memory formulas were"
+            " checked with; the error band is wide"
+        )
+    if text.get("compress_ratios") or text.get("block_configs"):
+        notes.append("layers of this model differ from each other in ways the formulas do not follow")
+    return tuple(notes)
+
+
+_POOLING = re.compile(r"(ForSequenceClassification|EmbeddingModel|RewardModel|ForTokenClassification|BertModel)$")
+
+
+def read_model(
+    config: Mapping[str, Any],
+    *,
+    headers: Mapping[str, Any] | None = None,
+    total_bytes: int | None = None,
+) -> ModelSpec:
+    """Read a ``config.json`` (as a mapping) into a :class:`ModelSpec`.
+
+    ``headers`` are the merged headers of the safetensors files; ``total_bytes`` their size when the headers are not
+    at hand (the index's ``total_size``). Without both, the weights come from the config alone.
+
+    Raises :class:`ModelConfigError` when the mapping names no hidden size or layers, or fields that do not go
+    together. An architecture that is not known gives a spec with ``known`` False and a warning, never an error.
+    """
+    if not isinstance(config, Mapping):
+        raise ModelConfigError("config.json must hold a mapping")
+    try:
+        return _read(config, headers, total_bytes)
+    except ModelConfigError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelConfigError(f"the fields of config.json do not go together: {error!r}") from error
+
+
+def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_bytes: int | None) -> ModelSpec:
+    """The work of :func:`read_model`."""
+    text = text_config(config)
+    if text.get("model_type") == "nemotron_h" and isinstance(text.get("layers_block_type"), Sequence):
+        text["hybrid_override_pattern"] = "".join(LETTERS[kind] for kind in text.pop("layers_block_type"))
+    model_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
+    architectures = config.get("architectures") or text.get("architectures") or [""]
+    architecture = str(architectures[0])
+    shape = read_shape(text)
+    count = int(first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=0) or 0)
+    count = count or len(first(text, "hybrid_override_pattern", "layers_block_type", "layer_types", default=""))
+    if count < 1:
+        raise ModelConfigError("config.json gives no number of layers: this is not the config of a language model")
+    dtype = str(first(text, "dtype", "torch_dtype", default=first(config, "dtype", "torch_dtype", default="bfloat16")))
+    dtype_bytes = DTYPE_BYTES.get(dtype, 2)
+    moe = read_moe(text)
+    layers = read_layers(text, shape, moe, count)
+    keeping = [layer for layer in layers if layer.kind not in (LINEAR, NONE)]
+    if any(min(layer.kv_heads, layer.head_size, layer.value_size or 1) < 1 for layer in keeping):
+        raise ModelConfigError("config.json gives no attention heads, or heads without a size")
+    quantization = read_quantization({**text, **config}, model_type)
+    tied = bool(
+        first(config, "tie_word_embeddings", default=text.get("tie_word_embeddings", model_type in _TIED_DEFAULT))
+    )
+    vocabulary = int(first(text, "vocab_size", "padded_vocab_size", default=0) or 0)
+    multimodal = any(config.get(key) for key in ("vision_config", "audio_config", "visual", "vision_tower"))
+    formula = formula_bytes(layers, shape, vocabulary, tied, dtype_bytes, quantization)
+    tower = tower_bytes(config, dtype_bytes) if multimodal else 0
+    weights = Weights(formula + tower, tower, "formula")
+    if headers:
+        weights = weights_from_headers(headers)
+    elif total_bytes:
+        weights = Weights(int(total_bytes), max(0, int(total_bytes) - formula) if multimodal else 0, "size")
+    length = max_model_len(text)
+    seen = TOWERS.get(model_type, TOWER_DEFAULT) if multimodal else None
+    notes = _warnings(model_type, text_type, architecture, text)
+    pooling = bool(_POOLING.search(architecture))
+    return ModelSpec(
+        architecture=architecture,
+        model_type=model_type,
+        layers=layers,
+        hidden=shape.hidden,
+        intermediate=shape.intermediate,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_size=shape.head,
+        vocabulary=vocabulary,
+        tied_embeddings=tied,
+        dtype=dtype,
+        dtype_bytes=dtype_bytes,
+        max_len=length,
+        original_len=original_len(text, length),
+        rope_elements=rope_elements(text, shape, length, multimodal),
+        gated=shape.gated,
+        weights=weights,
+        moe=moe,
+        quantization=quantization,
+        tower=seen,
+        pooling=pooling,
+        known=not notes,
+        warnings=notes,
+    )
