@@ -22,15 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import SizingError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import (
-    Budget,
-    EngineOptions,
-    Unknown,
-    memory_budget,
-    parse_version,
-)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import Budget, memory_budget
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import EngineOptions
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import Unknown
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import parse_version
 
 # The predictors of the field on clean rows (V1, 0.10 and newer), error of KV tokens: the table of the README that
 # comes with the measured start-ups. (name, rows, median %, p90 %, failures caught, false alarms)

@@ -229,6 +229,7 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
 # From the bottom upwards: a package imports those before it, never one after it.
 LAYERS = [
     "module_utils._errors",
+    "module_utils._units",
     "module_utils._releases",
     "module_utils._host",
     "module_utils._engine",

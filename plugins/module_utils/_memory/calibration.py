@@ -18,8 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._errors import CalibrationError
-from .account import Budget, EngineOptions, Measured, Unknown, boots_differ, measured_kv_bytes, regime_of
-from .catalogue import GIB, GpuType
+from .._releases.regimes import Unknown, regime_of
+from .._units import GIB
+from .account import Budget, Measured, measured_kv_bytes
+from .catalogue import GpuType
+from .cuda import boots_differ
+from .engine_options import EngineOptions
 from .model import ModelSpec
 
 __all__ = ["CONDITIONS", "Calibration", "Found", "Measurement", "digest", "read_measurements"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["CATALOGUE", "GIB", "GpuType", "gpu_from_nvml", "gpu_type"]
+from .._units import GIB
 
-GIB = 1 << 30
+__all__ = ["CATALOGUE", "GpuType", "gpu_from_nvml", "gpu_type"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from math import lcm
 
 from .._errors import KvCacheError
+from .._releases.regimes import KvRules
+from .._units import GIB
 from .model import CHUNKED, FULL, LINEAR, MLA, NONE, SLIDING, ModelSpec
 
 __all__ = [
@@ -23,7 +25,6 @@ __all__ = [
     "KvGroup",
     "KvOptions",
     "KvPlan",
-    "KvRules",
     "KvSpec",
     "group_layers",
     "kv_dtype",
@@ -31,8 +32,6 @@ __all__ = [
     "pipeline_partition",
     "plan_kv_cache",
 ]
-
-GIB = 1 << 30
 
 
 def cdiv(dividend: int, divisor: int) -> int:
@@ -78,24 +77,6 @@ def kv_dtype(name: str, model_bytes: int) -> KvDtype:
 
 
 @dataclass(frozen=True)
-class KvRules:
-    """Where versions of vLLM plan differently.
-
-    ``padding_threshold``: hybrid layers are padded to the larger count when it is less than this many times the
-    smaller one. ``tokens_by_concurrency``: the logged tokens are concurrency times length rather than blocks times
-    block size. ``null_block``: one block is held back before the check that a request fits.
-    ``in_flight``: a sliding window keeps the tokens of every batch in flight, not of one.
-    ``align_default``: hybrid models have prefix caching, hence two states per request.
-    """
-
-    padding_threshold: float = 1.5
-    tokens_by_concurrency: bool = True
-    null_block: bool = True
-    in_flight: bool = True
-    align_default: bool = True
-
-
-@dataclass(frozen=True)
 class KvOptions:
     """What of the engine's options the cache depends on.
 
@@ -127,7 +108,7 @@ class KvOptions:
 class KvSpec:
     """What one layer needs of the cache.
 
-    ``kind`` as in ``_model``; tokens per block, bytes per block; the window, or for a state how many of them a request
+    ``kind`` as in ``model``; tokens per block, bytes per block; the window, or for a state how many of them a request
     keeps. ``shape`` tells apart what happens to have pages of the same size.
     """
 

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from .account import DEFAULT_OPTIONS, EngineOptions, Unknown, parse_version, regime_of
+from .._releases.regimes import Unknown, regime_of
+from .._releases.versions import DEFAULT_VERSION, parse_version
 from .catalogue import GpuType
+from .engine_options import DEFAULT_OPTIONS, EngineOptions
 from .model import LINEAR, MLA, ModelSpec, padded_vocabulary
 
 __all__ = ["driver_floor", "minimum_capability", "refusals", "tensor_sizes"]
@@ -174,7 +176,7 @@ def refusals(
     pipeline: int = 1,
     *,
     options: EngineOptions = DEFAULT_OPTIONS,
-    version: str = "0.33.0",
+    version: str = DEFAULT_VERSION,
     driver: str | None = None,
     context_parallel: int = 1,
 ) -> list[str]:

@@ -27,12 +27,15 @@ from typing import Any, Optional
 
 from .._errors import PlacementError, SizingError
 from .._host.gpu import Gpu
-from .._memory.account import Budget, EngineOptions, Measured, Unknown, memory_budget, pinned_kv_bytes, regime_of
+from .._memory.account import Budget, Measured, memory_budget, pinned_kv_bytes
 from .._memory.calibration import Calibration, Found, digest
-from .._memory.catalogue import GIB, GpuType, gpu_from_nvml, gpu_type
+from .._memory.catalogue import GpuType, gpu_from_nvml, gpu_type
+from .._memory.engine_options import EngineOptions
 from .._memory.model import ModelSpec
 from .._memory.model_config import read_model
 from .._memory.validity import refusals, tensor_sizes
+from .._releases.regimes import Unknown, regime_of
+from .._units import GIB, MIB
 from .._wishes.read import Parallelism, Wish
 
 __all__ = [
@@ -54,7 +57,6 @@ __all__ = [
 LEAST_CONTEXT = 8192  # tokens; a shape that leaves less is of little use to anybody who did not ask for it
 STEP = 256  # tokens; planned lengths are multiples of it
 UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is not a change nobody asked for
-MIB = 1 << 20
 # Options of vLLM that take or give GPU memory in ways that the account does not follow.
 UNACCOUNTED = (
     "cpu-offload-gb",

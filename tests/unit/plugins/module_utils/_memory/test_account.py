@@ -9,36 +9,38 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import (
-    REGIMES,
     Budget,
-    EngineOptions,
-    Regime,
-    Unknown,
-    allocated,
-    batch_defaults,
-    cuda_graph_bytes,
-    default_length,
-    kv_options,
     memory_budget,
-    parse_version,
     pinned_kv_bytes,
-    regime_of,
-    runner_of,
-    weight_bytes,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import (
-    GIB,
     GpuType,
     gpu_from_nvml,
     gpu_type,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.cuda import cuda_graph_bytes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import (
+    EngineOptions,
+    batch_defaults,
+    default_length,
+    kv_options,
+    runner_of,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.weights import allocated, weight_bytes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import (
+    REGIMES,
+    Regime,
+    Unknown,
+    regime_of,
+)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import parse_version
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB, MIB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "models"
-MIB = 1 << 20
 H100 = gpu_type("NVIDIA H100 80GB HBM3")
 
 

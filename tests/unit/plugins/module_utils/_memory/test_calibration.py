@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.filter.effective import compared
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import EngineOptions, kv_options, regime_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import (
     Measurement,
     digest,
     read_measurements,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import EngineOptions, kv_options
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import plan_kv_cache
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import regime_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,13 +12,13 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import KvCacheError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import (
     KvOptions,
-    KvRules,
     group_layers,
     pipeline_partition,
     plan_kv_cache,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import KvRules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

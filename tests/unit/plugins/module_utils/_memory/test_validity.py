@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.account import EngineOptions
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import gpu_type
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import EngineOptions
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.validity import driver_floor, refusals, tensor_sizes
