@@ -3,7 +3,7 @@ SHELL := /bin/sh
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON := .venv/bin/python
-SCENARIOS := nvidia_driver nvidia_driver_distro nvidia_driver_dnf docker_engine nvidia_container_toolkit nginx_lb prometheus exporters vllm
+SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab lab-down lint unit molecule test build docs

@@ -54,7 +54,7 @@ HOSTS = (
 )
 
 # What systemd needs to run as PID 1, without --privileged; see host/root/usr/local/sbin/cginit.
-_MACHINE = {
+MACHINE: dict[str, Any] = {
     "cap_add": ["SYS_ADMIN", "NET_ADMIN"],
     "security_opt": ["seccomp=unconfined"],
     "cgroupns": "private",
@@ -100,7 +100,7 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
             files |= _pci(host)
             for file in sorted(tiny_model.DIRECTORY.iterdir()):
                 files[f"/srv/models/{tiny_model.DIRECTORY.name}/{file.name}"] = file.read_bytes()
-        containers[host] = _ensure(client, host, _MACHINE, files, say)
+        containers[host] = _ensure(client, host, MACHINE, files, say)
     known = []
     for host, container in containers.items():
         _wait(f"SSH on {host.name}", functools.partial(_greets, host.address))

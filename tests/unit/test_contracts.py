@@ -71,8 +71,12 @@ def test_a_role_variable_is_either_required_or_has_a_default(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_role_has_a_molecule_scenario(role: str) -> None:
-    assert (ROOT / "molecule" / role / "molecule.yml").exists()
+def test_every_role_is_run_by_a_scenario_or_in_the_lab(role: str) -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests/lab").glob("test_*.py"))
+    runs = [*ROOT.glob("molecule/*/*.yml"), *(ROOT / name for name in set(re.findall(r"playbooks/\w+\.yml", tests)))]
+    for path in runs:
+        runs += [path.with_name(name) for name in re.findall(r"import_playbook: (\w+\.yml)", path.read_text())]
+    assert [path for path in runs if re.search(rf"\bgpuhosts\.vllm\.{role}\b", path.read_text())]
 
 
 # Templates

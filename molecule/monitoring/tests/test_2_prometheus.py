@@ -80,7 +80,7 @@ def test_variables_that_promtool_does_not_see_are_checked(
 def test_targets_and_configuration_need_no_restart(hosts: list[Any], change: Callable[..., str]) -> None:
     before = [process(host) for host in hosts]
 
-    assert not change(prometheus_scrape_interval="7s", prometheus_targets={"other": [{"targets": ["127.0.0.1:9100"]}]})
+    assert not change(prometheus_scrape_interval="7s", prometheus_targets={"other": [{"targets": ["127.0.0.2:9100"]}]})
 
     for host in hosts:
         assert "scrape_interval: 7s" in api(host, "status/config")["yaml"]

@@ -23,8 +23,8 @@ VERSIONS = {
 
 @pytest.fixture(scope="session")
 def engine(engines: list[Engine]) -> Engine:
-    """The one that comes from there."""
-    (engine,) = (engine for engine in engines if engine.source == "docker")
+    """One that comes from there."""
+    (engine,) = (engine for engine in engines if engine.name == "containers-vendor-trixie")
     return engine
 
 
