@@ -220,7 +220,9 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration 
     read_measurements,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, format_table, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 

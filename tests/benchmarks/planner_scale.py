@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 HOSTS = (30, 100, 300, 1000)

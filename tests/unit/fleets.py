@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 MODELS = Path(__file__).parent / "fixtures/models"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import format_table
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 
 from tests.unit.fleets import A100, GB200, H100, L40S, RTX4090, T4, host, plan
 

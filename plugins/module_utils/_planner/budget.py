@@ -7,7 +7,9 @@ from typing import Any
 
 from .._memory.account import Budget
 from .._wishes.read import Wish
-from .choose import UTILIZATION, Choice, Pool, Sized, engine_options
+from .choose import Choice
+from .fit import UTILIZATION, Sized, engine_options
+from .hosts import Pool
 
 __all__ = ["Engine"]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import LEAST_CONTEXT, Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import format_table
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import LEAST_CONTEXT, Accounts
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -408,7 +409,7 @@ def test_facts_of_the_files_count_more_than_the_formula() -> None:
     config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 512}  # fmt: skip
     tensors = [{"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [64, 128], "bytes": 4711}]
-    model = Sizer({SMALL["name"]: {"config": config, "tensors": tensors}}, "0.33.0").model(wishes[0])
+    model = Accounts({SMALL["name"]: {"config": config, "tensors": tensors}}, "0.33.0").model(wishes[0])
     assert (model.weights.total_bytes, model.weights.source) == (4711, "headers")  # type: ignore[union-attr]
 
 

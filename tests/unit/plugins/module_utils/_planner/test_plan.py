@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import Gpu, GpuHost
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, Running, format_table, plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host, Running
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny", "replicas": 1}
@@ -30,7 +32,7 @@ def host(name: str, gpus: int = 2, *running: Running, domains: int = 1, link: st
 def plan(models: list[dict[str, Any]], *hosts: Host, base_port: int = 8000) -> dict[str, Any]:
     groups = {"all": [host.name for host in hosts]}
     made = plan_fleet(read_wishes(models, "0.33.0", groups)[0], hosts, base_port)
-    # Nothing is known of these models; what the planner makes of facts is in test_sizing.py.
+    # Nothing is known of these models; what the planner makes of facts is in test_choose.py.
     made["warnings"] = [warning for warning in made["warnings"] if "it is not sized" not in warning]
     return made
 

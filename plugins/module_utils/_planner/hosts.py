@@ -1,0 +1,254 @@
+"""Hosts as the planner sees them: GPUs by type, link and domain, and what runs there; private to the collection."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Optional
+
+from .._errors import PlacementError
+from .._host.gpu import Gpu, GpuHost
+from .._memory.catalogue import GpuType, gpu_from_nvml, gpu_type
+from .._units import GIB
+from .._wishes.read import Parallelism, Wish
+from .place import Place, Places, Slot
+from .text import ranges, some
+
+__all__ = [
+    "Extent",
+    "Host",
+    "Pool",
+    "Running",
+    "Site",
+    "check_addresses",
+    "extents",
+    "hardware_warnings",
+    "running_places",
+]
+
+OLDEST_COMPUTE_CAPABILITY = (7, 5)  # of the wheels that vLLM publishes
+
+Extent = tuple[int, int, Optional[int]]  # GPUs, hosts and tensor size of an instance; None: not known
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the GPUs of hosts that are alike have in common: type, link, sizes of a host's domains, driver."""
+
+    gpu: GpuType
+    nvlink: bool
+    domains: tuple[int, ...]  # GPUs of each, the largest first
+    driver: str | None = None  # its branch: "580"
+    title: str = ""  # the driver's name of the type
+
+    @property
+    def size(self) -> int:
+        """GPUs of the largest domain."""
+        return max(self.domains, default=0)
+
+    def sets(self, gpus: int) -> int:
+        """Sets of so many linked GPUs that an empty host has."""
+        return sum(size // gpus for size in self.domains)
+
+    def hosts(self, parallelism: Parallelism) -> int | None:
+        """The fewest hosts for an instance, each with as many of its stages; None if no domain is large enough."""
+        room = self.sets(parallelism.tensor)
+        stages = parallelism.pipeline
+        return next((hosts for hosts in range(1, stages + 1) if stages % hosts == 0 and stages <= room * hosts), None)
+
+    def takes(self, parallelism: Parallelism, hosts: int) -> bool:
+        """Whether so many hosts have the GPUs for an instance."""
+        needed = self.hosts(parallelism)
+        return needed is not None and needed <= hosts
+
+
+@dataclass(frozen=True)
+class Site:
+    """The GPUs of one type on one host; ``domains`` are the sets of them that tensor parallelism may span."""
+
+    name: str
+    host: str
+    pool: Pool
+    domains: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Running:
+    """An instance that runs on a host now, or the part of one; ``port`` is that of its endpoint."""
+
+    id: str
+    model: str
+    gpus: tuple[int, ...]
+    port: int
+    rank: int = 0
+    master_port: int | None = None  # None: it is on one host
+    tensor: int | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """A GPU host: how it is reached, what it has, what runs there."""
+
+    name: str
+    address: str
+    hardware: GpuHost
+    running: tuple[Running, ...] = ()
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Host:
+        """The record of an element of the module's option ``hosts``."""
+        return cls(
+            name=facts["name"],
+            address=facts["address"],
+            hardware=GpuHost.from_dict(facts["gpu_facts"]),
+            running=tuple(
+                Running(
+                    entry["id"],
+                    entry["model"],
+                    tuple(sorted(entry["gpus"])),
+                    entry["port"],
+                    entry.get("rank") or 0,  # earlier releases wrote none of these
+                    entry.get("master_port"),
+                    entry.get("tensor"),
+                )
+                for entry in facts.get("instances") or ()
+            ),
+        )
+
+    def left_out(self) -> dict[int, str]:
+        """Why a GPU is not used, by its index."""
+        reasons = {gpu.index: _unusable(gpu) for gpu in self.hardware.gpus}
+        return {index: reason for index, reason in reasons.items() if reason}
+
+    def sites(self) -> list[Site]:
+        """Its usable GPUs by type: an instance has GPUs of one type only, on the host's other GPUs others may run."""
+        unusable = self.left_out()
+        gpus = {gpu.index: gpu for gpu in self.hardware.gpus if gpu.index not in unusable}
+        types: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, gpu in gpus.items():
+            types[gpu.name or "", gpu.compute_capability or ""].append(index)
+        found = []
+        for (name, _capability), indices in types.items():
+            own = set(indices)
+            domains = tuple(filter(None, (tuple(sorted(own.intersection(domain))) for domain in self.hardware.domains)))
+            sizes = tuple(sorted(map(len, domains), reverse=True))
+            pool = Pool(
+                # The smallest of them, because all GPUs of an instance get the same.
+                gpu=min((_kind_of(gpus[index]) for index in indices), key=lambda kind: kind.total_gib or 0.0),
+                nvlink=self.hardware.link == "nvlink" and max(sizes, default=0) > 1,
+                domains=sizes,
+                driver=(self.hardware.driver_version or "").partition(".")[0] or None,
+                title=name,
+            )
+            found.append(Site(self.name if len(types) == 1 else f"{self.name} ({name})", self.name, pool, domains))
+        return found
+
+
+def _kind_of(gpu: Gpu) -> GpuType:
+    """The type of a GPU of a host; what the driver does not say is taken from the catalogue."""
+    return _kind(gpu.name or "GPU without a name", gpu.total_gib, gpu.reserved_gib, gpu.compute_capability)
+
+
+@cache
+def _kind(name: str, total_gib: float | None, reserved_gib: float | None, compute_capability: str | None) -> GpuType:
+    known = gpu_type(name)
+    # Torch's total is the driver's less what it keeps for itself; where that is not told, the catalogue is nearer.
+    if total_gib is None or (reserved_gib is None and known.known):
+        return known
+    major, _, minor = (compute_capability or "").partition(".")
+    # Hundredths of a GiB: boards of one type differ by less, and alike they are sized once.
+    usable = round((total_gib - (reserved_gib or 0.0)) * 100) * GIB // 100
+    return gpu_from_nvml(name, usable, 0, (int(major), int(minor)) if major else None)
+
+
+def check_addresses(hosts: Sequence[Host]) -> None:
+    """Raise PlacementError if two hosts are reached at one address."""
+    first: dict[str, str] = {}
+    for host in hosts:
+        twin = first.setdefault(host.address, host.name)
+        if twin != host.name:
+            confusion = f"{twin} and {host.name} both have the address {host.address}, so an instance could not be told"
+            raise PlacementError([], [f"{confusion} from another. Correct ansible_host or fleet_address."])
+
+
+def _unusable(gpu: Gpu) -> str | None:
+    if gpu.lost:
+        return "it is lost (fell off the bus); reboot the host or replace the GPU"
+    if gpu.mig_enabled:
+        return "it is cut into MIG slices; turn MIG mode off to use it"
+    if gpu.compute_capability and tuple(map(int, gpu.compute_capability.split("."))) < OLDEST_COMPUTE_CAPABILITY:
+        return f"compute capability {gpu.compute_capability} is below the 7.5 that vLLM is built for"
+    return None
+
+
+def hardware_warnings(hosts: Sequence[Host]) -> Iterator[str]:
+    for host in hosts:
+        for index, reason in host.left_out().items():
+            yield f"{host.name}: GPU {index} is left out: {reason}."
+        if not host.hardware.gpus:
+            yield f"{host.name}: no GPU: {host.hardware.reason or 'no reason is known'}."
+    doubts: dict[str, list[str]] = defaultdict(list)  # alike on many hosts: said once
+    for host in hosts:
+        for doubt in _doubts(host):
+            doubts[doubt].append(host.name)
+    for doubt, names in doubts.items():
+        yield f"{', '.join(some(names))}: {doubt}."
+
+
+def _doubts(host: Host) -> Iterator[str]:
+    """What does not keep the GPUs of a host from being used."""
+    types = Counter(gpu.name for gpu in host.hardware.gpus if gpu.name)
+    if len(types) > 1:
+        kinds = " and ".join(f"{number} x {name}" for name, number in sorted(types.items()))
+        yield f"different GPUs ({kinds}); an instance gets GPUs of one type only"
+    without = [gpu.index for gpu in host.hardware.gpus if gpu.ecc_enabled is False]
+    if without:
+        yield f"ECC is off ({_gpu_list(without)}), so a flipped bit in a weight goes unnoticed; nvidia-smi -e 1"
+    for state in ("not_started", "in_progress"):
+        outside = [gpu.index for gpu in host.hardware.gpus if gpu.fabric_state == state]
+        if outside:
+            yield (
+                f"the NVSwitch fabric is {state.replace('_', ' ')} for {_gpu_list(outside)}; until it is completed "
+                "CUDA does not start there and NVLink does not count. See to nvidia-fabricmanager on that host"
+            )
+    placed = {index for running in host.running for index in running.gpus}
+    for gpu in host.hardware.gpus:
+        if gpu.processes and gpu.index not in placed:
+            pids = ", ".join(str(process.pid) for process in gpu.processes)
+            yield (
+                f"GPU {gpu.index} is held by a process that is no instance of this fleet (pid {pids}); end it, because "
+                "its memory is missing to the instance that is planned there"
+            )
+
+
+def _gpu_list(indices: Sequence[int]) -> str:
+    return f"GPU{'s' * (len(indices) > 1)} {', '.join(ranges(indices))}"
+
+
+def running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, Places]:
+    """What runs now, by site. An instance whose name does not follow from its model is none of the planner's."""
+    site_of = {(site.host, index): site.name for site in sites for domain in site.domains for index in domain}
+    parts: dict[Slot, dict[int, Place]] = defaultdict(dict)
+    for host in hosts:
+        for running in host.running:
+            model, _, ordinal = running.id.rpartition("-")
+            site = site_of.get((host.name, running.gpus[0])) if running.gpus else None
+            if site and model == running.model and re.fullmatch(r"[1-9][0-9]*", ordinal):
+                parts[model, int(ordinal)][running.rank] = Place(site, running.gpus)
+    return {slot: tuple(by_rank[rank] for rank in sorted(by_rank)) for slot, by_rank in parts.items()}
+
+
+def extents(wish: Wish, hosts: Sequence[Host]) -> frozenset[Extent]:
+    """How many GPUs and hosts the instances of a model have now, and their tensor sizes."""
+    parts: dict[str, dict[int, Running]] = defaultdict(dict)
+    for host in hosts:
+        for running in host.running:
+            if running.model == wish.name:
+                parts[running.id][running.rank] = running
+    return frozenset(
+        (sum(len(node.gpus) for node in nodes.values()), len(nodes), next(iter(nodes.values())).tensor)
+        for nodes in parts.values()
+    )

@@ -1,0 +1,173 @@
+"""Refusals, and what was considered: what is needed, what there is, what is nearest, and what to change; private."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .._memory.model import ModelSpec
+from .._wishes.read import Parallelism, Wish
+from .fit import STEP, Accounts, Misfit, Sized
+from .hosts import Host, Pool, Site
+from .place import NoRoomError
+from .shapes import Shape, lack, on_several_hosts, order
+from .text import counted, some
+
+__all__ = ["considered", "no_room", "nothing_fits", "too_large"]
+
+
+def considered(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator[dict[str, Any]]:
+    """Rows of the plan's ``rejected``: what was considered before the choice, once per shape and type of GPU."""
+    seen = set()
+    for misfit in misfits:
+        key = (misfit.shape, misfit.pool.gpu.name, misfit.needed_gib)
+        if key not in seen:
+            seen.add(key)
+            knob = "A quantised or smaller model would need less."
+            if misfit.longest >= STEP:
+                knob = f"With {wish.where}.context_length up to {misfit.longest} it would fit."
+            elif misfit.needed_gib is None:
+                knob = f"Another {wish.where}.parallelism may do there."
+            yield _record(wish, misfit, nearest_fit=str(chosen), knob=knob)
+
+
+def nothing_fits(
+    accounts: Accounts, model: ModelSpec, wish: Wish, misfits: Sequence[Misfit], hosts: Mapping[Pool, int]
+) -> dict[str, Any]:
+    """The one rejected shape that came nearest, and what would let it in."""
+
+    def distance(misfit: Misfit) -> tuple[Any, ...]:
+        ratio = (misfit.needed_gib or 0.0) / (misfit.available_gib or 1.0)
+        return misfit.needed_gib is None, -misfit.longest, ratio, order(misfit.shape)
+
+    nearest = min(misfits, key=distance)
+    where = f"{nearest.shape} on {nearest.pool.gpu.name}"
+    if nearest.longest >= STEP:
+        fewer = f"{wish.where}.concurrency, or " if wish.concurrency and wish.concurrency > 1 else ""
+        knob = f"Lower {fewer}{wish.where}.context_length to {nearest.longest}."
+        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
+    if nearest.needed_gib is None:
+        return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
+    larger = f"take larger GPUs, or a quantised or smaller model as {wish.where}.source"
+    wider = None if wish.parallelism else _on_more_hosts(accounts, model, wish, hosts)
+    if wider:
+        shape, pool = wider
+        missing = lack(shape, pool, hosts[pool])
+        more = "Add such hosts, or hosts with more of these GPUs"
+        knob = f"{str(shape).capitalize()} would do, but {missing}. {more}; {larger}."
+        return _record(wish, nearest, nearest_fit=f"{shape} on {pool.gpu.name}", knob=knob)
+    times = -(-nearest.needed_gib * nearest.shape.gpus // (nearest.available_gib or 1.0))
+    return _record(
+        wish,
+        nearest,
+        nearest_fit=f"about {times:.0f} x {nearest.pool.gpu.name}",
+        knob=f"It would take about {times:.0f} of them; {larger}"
+        f"{', or widen its parallelism' if wish.parallelism else ''}.",
+    )
+
+
+def _on_more_hosts(
+    accounts: Accounts, model: ModelSpec, wish: Wish, hosts: Mapping[Pool, int]
+) -> tuple[Shape, Pool] | None:
+    """The smallest shape that would fit, were there more hosts like those that there are."""
+    fitting = []
+    for pool in hosts:
+        for shape in on_several_hosts(model, wish, pool, len(model.layers)):
+            if isinstance(accounts.attempt(model, wish, pool, shape, shape.hosts), Sized):
+                fitting.append((shape, pool))
+                break
+    return min(fitting, key=lambda pair: (*order(pair[0]), repr(pair[1])), default=None)
+
+
+def _record(wish: Wish, misfit: Misfit, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
+    return {
+        "model": wish.name,
+        "shape": f"{misfit.shape} on {misfit.pool.gpu.name}",
+        "reason": f"{misfit.reason}.",
+        "needed_gib": misfit.needed_gib,
+        "available_gib": misfit.available_gib,
+        "nearest_fit": nearest_fit,
+        "knob": knob,
+    }
+
+
+def _rejected(wish: Wish, shape: Shape, reason: str, *, nearest_fit: str | None, knob: str) -> dict[str, Any]:
+    return {
+        "model": wish.name,
+        "shape": str(shape),
+        "reason": reason,
+        "needed_gib": None,
+        "available_gib": None,
+        "nearest_fit": nearest_fit,
+        "knob": knob,
+    }
+
+
+def too_large(wish: Wish, sites: Sequence[Site], hosts: Sequence[Host]) -> dict[str, Any]:
+    """The refusal of a parallelism that there are not the GPUs for."""
+    parallelism = wish.parallelism or Parallelism()
+    shape = Shape(parallelism)
+    largest = max((site.pool.size for site in sites), default=0)
+    linked = " that are linked with each other" if parallelism.tensor > 1 else ""
+    each = " for every stage" if parallelism.pipeline > 1 else ""
+    needs = f"one instance ({shape}) needs {counted(parallelism.tensor, 'GPU')} of one host{linked}{each}"
+    if not largest:
+        names = ", ".join(some([host.name for host in hosts if wish.hosts is None or host.name in wish.hosts]))
+        return _rejected(
+            wish,
+            shape,
+            f"{needs}; none of its hosts ({names or 'no host of gpu_hosts'}) has a usable one.",
+            nearest_fit=None,
+            knob=f"See to the GPUs of these hosts, or widen {wish.where}.hosts.",
+        )
+    if largest < parallelism.tensor:
+        where = ", ".join(some([site.host for site in sites if site.pool.size == largest]))
+        return _rejected(
+            wish,
+            shape,
+            f"{needs}; the largest such set has {largest} ({where}).",
+            nearest_fit=counted(largest, "GPU"),
+            knob=f"Lower {wish.where}.parallelism.tensor to at most {largest}; a pipeline may span several hosts.",
+        )
+    return _too_long(wish, parallelism, Counter(site.pool for site in sites))
+
+
+def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -> dict[str, Any]:
+    """The refusal of a pipeline that there are not the alike hosts for; one of one stage is possible."""
+    fitting = [
+        (stages, pool)
+        for pool, number in hosts.items()
+        for stages in range(1, parallelism.pipeline)
+        if pool.takes(replace(parallelism, pipeline=stages), number)
+    ]
+    stages, pool = max(fitting, key=lambda pair: (pair[0], hosts[pair[1]], repr(pair[1])))
+    asked = Shape(parallelism, pool.hosts(parallelism) or 1)
+    shorter = replace(parallelism, pipeline=stages)
+    there = f"{'are' if hosts[pool] > 1 else 'is'} {hosts[pool]} ({pool.gpu.name})"
+    return _rejected(
+        wish,
+        asked,
+        f"one instance ({asked}) needs {asked.gpus} GPUs over {asked.hosts} alike hosts; there {there}.",
+        nearest_fit=str(Shape(shorter, pool.hosts(shorter) or 1)),
+        knob=f"Lower {wish.where}.parallelism.pipeline to {stages}, or add such hosts.",
+    )
+
+
+def no_room(wish: Wish, shape: Shape, error: NoRoomError, sites: Mapping[str, Site]) -> dict[str, Any]:
+    """The refusal of instances that have no room beside the others."""
+    wanted = error.demand.replicas or 1
+    there = sum(sum(sites[name].pool.domains) for name in error.demand.hosts)
+    each = (" each" if wanted > 1 else "") + (f" over {shape.hosts} alike hosts" if shape.hosts > 1 else "")
+    return _rejected(
+        wish,
+        shape,
+        f"{counted(wanted, 'instance')} of {counted(shape.gpus, 'GPU')}{each} need{'' if wanted > 1 else 's'} "
+        f"{counted(wanted * shape.gpus, 'GPU')}; its hosts have {counted(there, 'usable one')}, "
+        f"and beside the other models there is room for {error.placed} of the {wanted}.",
+        nearest_fit=f"replicas {error.placed}" if error.placed else None,
+        knob=f"Lower {wish.where}.replicas to {error.placed}, or those of another model, or add GPUs."
+        if error.placed
+        else "Lower the replicas of another model, or add GPUs.",
+    )

@@ -1,0 +1,112 @@
+"""The ways in which one instance of a model can be spread over GPUs and alike hosts; private to the collection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from .._memory.model import ModelSpec
+from .._memory.validity import tensor_sizes
+from .._wishes.read import Parallelism, Wish
+from .hosts import Extent, Pool, Site
+
+__all__ = ["Shape", "lack", "on_one_host", "on_several_hosts", "order", "possible"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one instance of a model is spread over GPUs and alike hosts, and why so, a line for each reason."""
+
+    parallelism: Parallelism
+    hosts: int = 1
+    why: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one instance."""
+        return self.parallelism.tensor * self.parallelism.pipeline
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages on each of its hosts."""
+        return self.parallelism.pipeline // self.hosts
+
+    def among(self, extents: Collection[Extent]) -> bool:
+        """Whether an instance of one of these extents may have this shape."""
+        return any((self.gpus, self.hosts, tensor) in extents for tensor in (self.parallelism.tensor, None))
+
+    def room(self, pool: Pool, hosts: int) -> int:
+        """Instances that so many empty hosts of a kind take."""
+        return hosts * (pool.sets(self.parallelism.tensor) // self.stages) // self.hosts
+
+    def __str__(self) -> str:
+        over = f" over {self.hosts} hosts" if self.hosts > 1 else ""
+        return f"tensor {self.parallelism.tensor} x pipeline {self.parallelism.pipeline}{over}"
+
+
+def order(shape: Shape) -> tuple[int, int, int]:
+    """The fewest GPUs first, then the fewest hosts; tensor before pipeline parallelism."""
+    return shape.gpus, shape.hosts, shape.parallelism.pipeline
+
+
+def _tensor_sizes(model: ModelSpec, pool: Pool) -> list[int]:
+    """Those tensor sizes that the model allows and that tile a host: powers of two, and the whole domain."""
+    return [size for size in tensor_sizes(model, pool.size) if size & (size - 1) == 0 or size == pool.size] or [1]
+
+
+def on_one_host(model: ModelSpec, wish: Wish, pool: Pool) -> list[Shape]:
+    """The shapes to try on a kind of GPU, in the order of the wish's objective: the inventory's, or those on one host.
+
+    Pipelines inside a host come last: they are for models whose heads no larger tensor size divides.
+    """
+    if wish.parallelism is not None:
+        return [Shape(wish.parallelism, pool.hosts(wish.parallelism) or 1)]
+    valid = _tensor_sizes(model, pool)
+    tensors = [Shape(Parallelism(tensor=size)) for size in valid]
+    pipelines = [
+        Shape(Parallelism(tensor=tensor, pipeline=stages))
+        for tensor in valid
+        for stages in range(2, pool.sets(tensor) + 1)
+        if stages & (stages - 1) == 0 or stages == pool.sets(tensor)
+    ]
+    if wish.objective == "latency" and pool.nvlink:
+        tensors.reverse()
+    return tensors + sorted(pipelines, key=order)
+
+
+def on_several_hosts(model: ModelSpec, wish: Wish, pool: Pool, hosts: int) -> list[Shape]:
+    """The shapes to try on several hosts of a kind, of so many at most, in the order of the wish's objective.
+
+    Every host gives as many sets as it has, and there are no more hosts than so many GPUs need. So the fewest GPUs are
+    on the fewest hosts, and a new host only adds shapes at the end.
+    """
+    shapes = []
+    for number in range(2, min(hosts, len(model.layers)) + 1):
+        for tensor in _tensor_sizes(model, pool):
+            shape = Shape(Parallelism(tensor, number * pool.sets(tensor)), number)
+            if shape.gpus > (number - 1) * sum(pool.domains) and shape.parallelism.pipeline <= len(model.layers):
+                shapes.append(shape)
+    if wish.objective == "latency" and pool.nvlink:
+        return sorted(shapes, key=lambda shape: (shape.hosts, shape.parallelism.pipeline))
+    return sorted(shapes, key=order)
+
+
+def lack(shape: Shape, pool: Pool, hosts: int) -> str | None:
+    """What so many hosts of a kind do not have for a shape."""
+    tensor, sets = shape.parallelism.tensor, pool.sets(shape.parallelism.tensor)
+    if not sets:
+        return f"it needs {tensor} linked GPUs; there are {pool.size}"
+    if sets < shape.stages:
+        return f"it needs {shape.stages} x {tensor} linked GPUs on a host; there are {sets} x {tensor}"
+    if hosts < shape.hosts:
+        return (
+            f"it needs {shape.gpus} GPUs over {shape.hosts} alike hosts; there {'are' if hosts > 1 else 'is'} {hosts}"
+        )
+    return None
+
+
+def possible(parallelism: Parallelism, sites: Iterable[Site]) -> bool:
+    """Whether there are GPUs for an instance, whatever it weighs."""
+    hosts = Counter(site.pool for site in sites)
+    return any(pool.takes(parallelism, number) for pool, number in hosts.items())
