@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -10,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests import defaults
+from tests.lab.__main__ import make_images
+
 ROOT = Path(__file__).resolve().parents[2]
 DEVELOPER_ONLY = {"collections", "inventories", "molecule", "tests", "Makefile", "pyproject.toml", "ansible.cfg", ".ci"}
 Command = Callable[..., str]
+
+
+def user_environment(home: Path) -> dict[str, str]:
+    """Variables with which nothing of this checkout is found."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return environment | {"ANSIBLE_COLLECTIONS_PATH": str(home), "HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +34,23 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Run a command where only the installed collection can be found, and return its output."""
+def home(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a user who has installed the collection."""
     home = tmp_path_factory.mktemp("user")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    environment |= {"ANSIBLE_COLLECTIONS_PATH": str(home), "HOME": str(home)}
+    command = ["ansible-galaxy", "collection", "install", str(tarball), "-p", str(home)]
+    subprocess.run(command, cwd=home, env=user_environment(home), check=True)
+    return home
+
+
+@pytest.fixture(scope="module")
+def command(home: Path) -> Command:
+    """Run a command where only the installed collection can be found, and return its output."""
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
             arguments,
             cwd=home,
-            env=environment,
+            env=user_environment(home),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -43,7 +59,6 @@ def command(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    run("ansible-galaxy", "collection", "install", str(tarball), "-p", str(home))
     return run
 
 
@@ -65,3 +80,14 @@ def test_the_playbooks_run_by_their_names(command: Command) -> None:
         "ansible-playbook", "gpuhosts.vllm.site", "-i", inventory, "--syntax-check"
     )
     assert "failed=0" in command("ansible-playbook", "gpuhosts.vllm.validate", "-i", inventory)
+
+
+@pytest.mark.parametrize("how", [defaults.oldest, defaults.newest], ids=lambda how: how.__name__)
+def test_the_defaults_of_every_role_hold_where_it_is_installed(
+    how: Callable[[], defaults.Core], home: Path, tmp_path: Path
+) -> None:
+    core = how()
+    if core.image:
+        make_images()
+    shutil.copytree(home / "ansible_collections", tmp_path / "ansible_collections")
+    defaults.judge(defaults.evaluate(core, tmp_path))

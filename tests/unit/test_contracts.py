@@ -121,7 +121,7 @@ def test_every_template_renders_and_parses(template: str) -> None:
     role = template.split("/", maxsplit=1)[0]
     loader = DataLoader()
     loader.set_basedir(str(ROOT / "roles" / role))  # where lookups find the role's files
-    variables = {"ansible_managed": "Managed by Ansible"}
+    variables = {"ansible_managed": "Managed by Ansible", "role_path": str(ROOT / "roles" / role)}
     for name in ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml"):
         if (ROOT / "roles" / role / name).exists():
             variables |= loader.load_from_file(str(ROOT / "roles" / role / name), trusted_as_template=True) or {}
