@@ -113,8 +113,8 @@ options:
     type: str
   model_facts:
     description:
-      - What M(gpuhosts.vllm.model_facts) returned for the models, by their names. A model without is not sized,
-        C(parallelism) V(auto) is one GPU for it, and a warning says so.
+      - What M(gpuhosts.vllm.model_facts) returned for the models, by their names. A model without
+        is refused unless its C(parallelism) is stated; then it is not sized, and a warning says so.
     type: dict
     default: {}
   calibration:

@@ -37,7 +37,7 @@ options:
   required:
     description:
       - Whether it is a failure that a model is not there or cannot be read. If not, its facts are C(source) and
-        C(problem), the reason.
+        C(problem), the reason. That the hub cannot be asked at all, because a package is missing, is always a failure.
     type: bool
     default: true
   hf_home:

@@ -15,10 +15,10 @@ dev=$(compile --generate-hashes requirements-dev.in)
     echo "$dev"
 } >requirements-dev.txt
 
-# The controller needs one package. No hash: ansible-builder merges this file with those of other collections.
+# The controller needs these packages. No hash: ansible-builder merges this file with those of other collections.
 {
-    echo "# What a controller or an execution environment needs beside ansible-core; the version of requirements-dev.txt."
-    echo "$dev" | sed -n 's/^\(nvidia-ml-py==[0-9.]*\).*/\1/p'
+    echo "# What a controller or an execution environment needs beside ansible-core; the versions of requirements-dev.txt."
+    echo "$dev" | sed -n 's/^\(\(huggingface-hub\|nvidia-ml-py\)==[0-9.]*\).*/\1/p'
 } >requirements.txt
 
 # vLLM 0.33.0 asks for certifi>=2026.10.19. On 2026-11-23 PyPI offered nothing newer than 2026.10.18, so that the release

@@ -215,8 +215,10 @@ def test_the_version_has_its_changelog() -> None:
 
 
 def test_the_pins_agree() -> None:
-    (binding,) = re.findall(r"^(nvidia-ml-py==\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert f"\n{binding} \\\n" in (ROOT / "requirements-dev.txt").read_text()
+    needed = re.findall(r"^(\w[\w-]*)==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert [name for name, _ in needed] == ["huggingface-hub", "nvidia-ml-py"]
+    for name, pin in needed:
+        assert f"\n{name}=={pin} \\\n" in (ROOT / "requirements-dev.txt").read_text()
     vllm = load("roles/vllm/defaults/main.yml")["vllm_version"]
     assert vllm == DEFAULT_VERSION
     assert f"\nvllm=={vllm} \\\n" in (ROOT / f"roles/vllm/files/vllm-{vllm}.lock").read_text()

@@ -30,7 +30,18 @@ TENSORS_LIMIT = 48 * 1024
 
 
 class ModelFilesError(Exception):
-    """The model cannot be read; the message says what was looked for, where, and what to do."""
+    """The model cannot be read; the message says what was looked for, where, and what to do.
+
+    ``problem`` is the same without the ``remedy`` in options of the module ``model_facts``: other callers have others.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}. {remedy}" if remedy else problem)
+        self.problem = problem
+
+
+class ClientMissingError(ModelFilesError):
+    """The hub is to be asked, and there is no client for it: a mistake of the machine's, not of a model."""
 
 
 class HubOptions(NamedTuple):
@@ -72,15 +83,16 @@ def read_models(
 
     :param models: ``name``, ``source`` (an absolute path, or else an id on the hub) and ``revision`` of each
     :param required: False: what cannot be read has ``problem`` for its only fact besides ``source``
-    :raises ModelFilesError: one line for every model that is not there or whose files are damaged
+    :raises ModelFilesError: one line for every model that is not there or whose files are damaged; or the hub is to be
+        asked and cannot be
     """
     facts: dict[str, dict[str, Any]] = {}
     problems = []
     for model in models:
         found = _attempt(model["source"], model.get("revision"), hub)
-        if isinstance(found, str) and not required:
-            facts[model["name"]] = {"source": model["source"], "problem": found}
-        elif isinstance(found, str):
+        if isinstance(found, ModelFilesError) and not required:
+            facts[model["name"]] = {"source": model["source"], "problem": found.problem}
+        elif isinstance(found, ModelFilesError):
             problems.append(f"{model['name']}: {found}.")
         else:
             facts[model["name"]] = found
@@ -89,16 +101,21 @@ def read_models(
     return facts
 
 
-def _attempt(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any] | str:
-    """The facts of a model, or what is wrong."""
+def _attempt(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any] | ModelFilesError:
+    """The facts of a model, or what is wrong.
+
+    :raises ClientMissingError: the hub cannot be asked
+    """
     try:
         if source.startswith("/"):
             return _facts(source, _Directory(Path(source), None))
         return _from_hub(source, revision, hub)
+    except ClientMissingError:
+        raise
     except ModelFilesError as error:
-        return str(error)
+        return error
     except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
+        return ModelFilesError(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def _from_hub(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any]:
@@ -111,8 +128,8 @@ def _from_hub(source: str, revision: str | None, hub: HubOptions) -> dict[str, A
             return _facts(source, _Hub(source, revision, hub, scratch))
     if facts is None:
         raise ModelFilesError(
-            f"{source} (revision {revision or 'main'}) is not on this host: {looked}. Download it there, name the "
-            f"cache that has it with hf_home, or let the hub be asked with online: true"
+            f"{source} (revision {revision or 'main'}) is not on this host: {looked}",
+            "Download it there, name the cache that has it with hf_home, or let the hub be asked with online: true",
         )
     return facts
 
@@ -146,9 +163,10 @@ class _Hub:
         try:
             from huggingface_hub import HfApi
         except ImportError as error:
-            raise ModelFilesError(
-                f"online: true needs the Python package huggingface_hub, which {sys.executable} does not have: "
-                "install it there, or run model_facts where it is"
+            raise ClientMissingError(
+                f"{source} is not in the hub cache of this machine, and to ask the hub (fleet_hub_online: true) needs "
+                f"the Python package huggingface_hub, which {sys.executable} does not have. Install it for that "
+                f"Python: {sys.executable} -m pip install huggingface_hub"
             ) from error
         self._api = HfApi(endpoint=options.endpoint, token=options.token)
         self._source = source

@@ -27,7 +27,7 @@ from .._releases.regimes import Unknown
 from .._wishes.read import Parallelism, Wish
 from .fit import Accounts, Misfit, Sized, engine_options
 from .hosts import Extent, Pool, Site
-from .refuse import considered, nothing_fits
+from .refuse import considered, nothing_fits, unknown_need
 from .shapes import Shape, lack, on_one_host, on_several_hosts, order
 
 __all__ = ["Choice", "Sizer"]
@@ -70,13 +70,13 @@ class Sizer:
         ``latency`` has the fewest stages and the widest tensor size; the others have the one of which the most
         instances fit or, over several hosts, the fewest GPUs.
 
-        :raises PlacementError: no shape does on any of the sites.
+        :raises PlacementError: no shape does on any of the sites, or nobody can say which does.
         """
         hosts = Counter(site.pool for site in sites)
         pools = sorted(hosts, key=repr)
         model = self._accounts.model(wish)
         if isinstance(model, Unknown):
-            return _unsized(wish, sites, running, model.reason)
+            return self._unsized(wish, sites, running, model.reason)
         found = {pool: self._best(model, wish, pool, hosts[pool], on_one_host(model, wish, pool)) for pool in pools}
         if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span, _ in running):
             for pool, (best, misfits) in found.items():
@@ -89,7 +89,7 @@ class Sizer:
         if not fitting:
             unknown = [best.reason for best, _ in found.values() if isinstance(best, Unknown)]
             if unknown or not misfits:
-                return _unsized(wish, sites, running, unknown[0] if unknown else "there is no GPU")
+                return self._unsized(wish, sites, running, unknown[0] if unknown else "there is no GPU")
             raise PlacementError([nothing_fits(self._accounts, model, wish, misfits, hosts)])
 
         def preference(shape: Shape) -> tuple[Any, ...]:
@@ -149,6 +149,17 @@ class Sizer:
                 fits = isinstance(self._accounts.attempt(model, wish, pool, wider, hosts), Sized)
                 return wider if fits else shape, misfits
         return shape, misfits
+
+    def _unsized(self, wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
+        """What is planned without an account: the inventory's shape or, where hosts have one GPU each, that GPU.
+
+        :raises PlacementError: there are several shapes, or the model is not known; a guess would be worth nothing.
+        """
+        read = self._accounts.was_read(wish)
+        alone = read and all(sum(site.pool.domains) == 1 for site in sites)
+        if wish.parallelism is None and not alone:
+            raise PlacementError([unknown_need(wish, reason, read=read)])
+        return _without_account(wish, sites, running, reason)
 
     def settle(self, wish: Wish, choice: Choice, used: Collection[Pool]) -> Choice:
         """The choice for the kinds of GPU that its instances really got.
@@ -247,16 +258,14 @@ def _why(wish: Wish, chosen: Shape, found: Mapping[Pool, tuple[Any, Sequence[Mis
         yield f"pipeline {chosen.parallelism.pipeline} over {chosen.hosts} hosts: {lack}"
 
 
-def _unsized(wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
-    """What is planned without an account: the inventory's shape, or one GPU."""
+def _without_account(wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
+    """A choice of the inventory's shape, or one GPU."""
     hosts = Counter(site.pool for site in sites)
     parallelism = wish.parallelism or Parallelism()
     shapes = [Shape(parallelism, pool.hosts(parallelism) or 1) for pool in hosts]
     shapes = [shape for shape in shapes if any(not lack(shape, pool, number) for pool, number in hosts.items())]
     shape = min(shapes, key=lambda shape: (not shape.among(running), shape.hosts), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
-    if wish.parallelism is None:
-        warning += f", and it gets one GPU: set {wish.where}.parallelism if that is too little"
     sites_of = tuple(site.name for site in sites if not lack(shape, site.pool, hosts[site.pool]))
     why = f"{shape}: {'as the inventory says' if wish.parallelism else 'it is not sized'}"
     return Choice(replace(shape, why=(why,)), sites_of, warnings=(f"{warning}.",))

@@ -145,6 +145,10 @@ class Accounts:
             self._models[wish.name] = self._read(wish)
         return self._models[wish.name]
 
+    def was_read(self, wish: Wish) -> bool:
+        """Whether there is a configuration of its model, understood or not."""
+        return "config" in self._facts.get(wish.name, {})
+
     def _read(self, wish: Wish) -> ModelSpec | Unknown:
         facts = self._facts.get(wish.name)
         if facts is None:

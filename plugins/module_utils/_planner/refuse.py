@@ -15,7 +15,7 @@ from .place import NoRoomError
 from .shapes import Shape, lack, on_several_hosts, order
 from .text import counted, some
 
-__all__ = ["considered", "no_room", "nothing_fits", "too_large"]
+__all__ = ["considered", "no_room", "nothing_fits", "too_large", "unknown_need"]
 
 
 def considered(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator[dict[str, Any]]:
@@ -66,6 +66,29 @@ def nothing_fits(
         knob=f"It would take about {times:.0f} of them; {larger}"
         f"{', or widen its parallelism' if wish.parallelism else ''}.",
     )
+
+
+def unknown_need(wish: Wish, reason: str, *, read: bool) -> dict[str, Any]:
+    """The refusal of a model of which nobody can say how many GPUs it needs; ``read``: its configuration is known."""
+    facts = f"or write the content of its config.json below fleet_model_facts as {{{wish.name}: {{config: ...}}}}"
+    if read:
+        ways = "State"
+    elif wish.source.startswith("/"):
+        ways = f"Put the model into {wish.source} on a host of gpu_hosts, {facts}. Or state"
+    else:
+        ways = (
+            f"Download it into the hub cache of this machine (hf download {wish.source}; fleet_hf_home names another "
+            f"cache), set fleet_hub_online: true, {facts}. Or state"
+        )
+    return {
+        "model": wish.name,
+        "shape": "auto",
+        "reason": f"how many GPUs it needs cannot be computed, because {reason}.",
+        "needed_gib": None,
+        "available_gib": None,
+        "nearest_fit": None,
+        "knob": f"{ways} {wish.where}.parallelism, such as {{tensor: 2}}; then nobody checks the memory.",
+    }
 
 
 def _on_more_hosts(

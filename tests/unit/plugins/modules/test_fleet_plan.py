@@ -14,7 +14,12 @@ from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
 from tests.unit import fleets
 from tests.unit.plugins.conftest import RunModule
 
-TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny", "replicas": 2}
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "source": "/srv/models/tiny",
+    "replicas": 2,
+    "parallelism": {"tensor": 1},
+}
 GPUS = [{"index": index, "total_gib": 79.6} for index in (0, 1)]
 HOST: dict[str, Any] = {
     "name": "gpu1",

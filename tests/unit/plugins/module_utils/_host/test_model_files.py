@@ -2,70 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import model_files
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import HubOptions, ModelFilesError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.unit.pretended_hub import COMMIT, CONFIG, SHARDS, safetensors, served, write_cache, write_model
+
 OFFLINE = HubOptions()
-CONFIG = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
-LAYER = {f"model.layers.{layer}.mlp.down_proj.weight": ("BF16", [4, 8]) for layer in range(2)}
-SHARDS = {
-    "model-00001-of-00002.safetensors": {"model.embed_tokens.weight": ("BF16", [16, 4])},
-    "model-00002-of-00002.safetensors": {**LAYER, "model.norm.weight": ("F32", [4])},
-}
 WEIGHTS = [
     {"name": "model.embed_tokens.weight", "dtype": "BF16", "shape": [16, 4], "count": 1, "bytes": 128},
     {"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [4, 8], "count": 2, "bytes": 128},
     {"name": "model.norm.weight", "dtype": "F32", "shape": [4], "count": 1, "bytes": 16},
 ]
-
-
-def safetensors(tensors: Mapping[str, tuple[str, list[int]]]) -> bytes:
-    """A file as the safetensors library writes it."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in tensors.items():
-        size = {"BF16": 2, "F32": 4, "F8_E4M3": 1}[dtype]
-        for length in shape:
-            size *= length
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    raw = json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + bytes(end)
-
-
-def write_model(root: Path, *, config: str | None = None, total: int | None = 272) -> Path:
-    """A model in two shards."""
-    root.mkdir(parents=True)
-    (root / "config.json").write_text(config or json.dumps(CONFIG))
-    for name, tensors in SHARDS.items():
-        (root / name).write_bytes(safetensors(tensors))
-    index = {
-        "metadata": {} if total is None else {"total_size": total},
-        "weight_map": {tensor: name for name, tensors in SHARDS.items() for tensor in tensors},
-    }
-    (root / "model.safetensors.index.json").write_text(json.dumps(index))
-    return root
-
-
-def write_cache(home: Path) -> Path:
-    """The same model in the hub's cache; returns the snapshot."""
-    root = home / "hub" / "models--acme--tiny"
-    (root / "refs" / "pr").mkdir(parents=True)
-    for ref in ("main", "pr/1"):
-        (root / "refs" / ref).write_text(COMMIT)
-    return write_model(root / "snapshots" / COMMIT)
 
 
 def read(source: str | Path, revision: str | None = None, hub: HubOptions = OFFLINE) -> dict[str, Any]:
@@ -245,60 +198,7 @@ def test_what_is_not_in_the_cache_says_where_it_was_looked_for(tmp_path: Path) -
 # On the hub
 
 
-class HubHandler(SimpleHTTPRequestHandler):
-    """As much of the hub as reading facts needs: what there is, whole files, and ranges of them."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        server: Any = self.server
-        server.requests.append((self.path, self.headers.get("range"), self.headers.get("authorization")))
-        root = Path(self.directory)
-        if self.path.startswith("/api/models/acme/tiny"):
-            files = [{"rfilename": path.name, "size": path.stat().st_size} for path in root.iterdir()]
-            self.reply(200, json.dumps({"id": "acme/tiny", "sha": COMMIT, "siblings": files}).encode())
-            return
-        prefix, _, name = self.path.rpartition("/")
-        if prefix != f"/acme/tiny/resolve/{COMMIT}" or not (root / name).is_file():
-            self.reply(404, b"{}")
-            return
-        content = (root / name).read_bytes()
-        if wanted := self.headers.get("range"):
-            begin, end = map(int, wanted.removeprefix("bytes=").split("-"))
-            self.reply(206, content[begin : end + 1])
-        else:
-            self.reply(200, content)
-
-    def reply(self, status: int, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", '"0"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-@contextlib.contextmanager
-def served(root: Path) -> Iterator[tuple[str, list[tuple[str, str | None, str | None]]]]:
-    """A hub with one model: its URL, and what it was asked for."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(HubHandler, directory=str(root))) as server:
-        requests: list[tuple[str, str | None, str | None]] = []
-        vars(server)["requests"] = requests
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
-
-
 def test_the_hub_is_asked_for_small_files_and_headers_only(tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub")
     root = write_model(tmp_path / "tiny")
     home = tmp_path / "home"
     bearer = "hf_abc"
@@ -313,7 +213,6 @@ def test_the_hub_is_asked_for_small_files_and_headers_only(tmp_path: Path) -> No
 
 
 def test_the_cache_comes_first_unless_it_knows_no_weights(tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub")
     root = write_model(tmp_path / "tiny")
     snapshot = write_cache(tmp_path)
     with served(root) as (endpoint, requests):
@@ -327,7 +226,6 @@ def test_the_cache_comes_first_unless_it_knows_no_weights(tmp_path: Path) -> Non
 
 
 def test_what_the_hub_refuses_is_said_with_its_address(tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub")
     with served(tmp_path) as (endpoint, _):
         hub = HubOptions(str(tmp_path), online=True, endpoint=endpoint)
         message = refusal("acme/other", hub=hub)
@@ -337,7 +235,14 @@ def test_what_the_hub_refuses_is_said_with_its_address(tmp_path: Path) -> None:
 
 
 def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no property of the model, so there is no plan without it either."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    message = refusal("acme/tiny", hub=HubOptions(str(tmp_path), online=True))
-    assert "needs the Python package huggingface_hub" in message
-    assert sys.executable in message
+    for required in (True, False):
+        with pytest.raises(ModelFilesError) as refused:
+            model_files.read_models(
+                [{"name": "it", "source": "acme/tiny"}], HubOptions(str(tmp_path), online=True), required=required
+            )
+        assert "needs the Python package huggingface_hub" in str(refused.value)
+        assert f"{sys.executable} -m pip install huggingface_hub" in str(refused.value)
+    write_cache(tmp_path)
+    assert read("acme/tiny", hub=HubOptions(str(tmp_path), online=True))["bytes_from"] == "headers"

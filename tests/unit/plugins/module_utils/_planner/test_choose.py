@@ -390,14 +390,14 @@ def test_gpus_in_mig_mode_are_left_out() -> None:
 
 @pytest.mark.parametrize("version", ["0.34.0", "nightly"])
 def test_what_is_not_known_is_not_sized(version: str) -> None:
-    made = plan([SMALL], host("gpu1"), version=version)
+    made = plan([SMALL | {"parallelism": {"tensor": 1}}], host("gpu1"), version=version)
     assert shapes(made) == {(SMALL["name"], 1, 1)}
     assert first(made)["budget"]["confidence"] == "none"
     assert "it is not sized, because" in made["warnings"][0]
 
 
 def test_a_model_without_facts_and_one_that_is_no_model() -> None:
-    wishes, _ = read_wishes([SMALL | {"source": "a/b"}], "0.33.0")
+    wishes, _ = read_wishes([SMALL | {"source": "a/b", "parallelism": {"tensor": 1}}], "0.33.0")
     no_model: dict[str, Any] = {SMALL["name"]: {"config": {}}}
     for sizer in (Sizer(), Sizer(version="0.33.0"), Sizer(no_model, "0.33.0")):
         choice = sizer.choose(wishes[0], [])

@@ -14,7 +14,13 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
-TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny", "replicas": 1}
+# Nothing is known of it, so its shape has to be stated.
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "source": "/srv/models/tiny",
+    "replicas": 1,
+    "parallelism": {"tensor": 1},
+}
 
 
 def host(name: str, gpus: int = 2, *running: Running, domains: int = 1, link: str = "nvlink", **gpu: Any) -> Host:
@@ -159,7 +165,7 @@ def test_what_is_left_to_vllm_is_not_among_its_arguments() -> None:
     }
     assert instance["executor"] is None
     assert (instance["budget"]["total"], instance["budget"]["requested"]) == (None, None)
-    assert instance["why"] == ["tensor 1 x pipeline 1: it is not sized"]
+    assert instance["why"] == ["tensor 1 x pipeline 1: as the inventory says"]
 
 
 def test_expert_parallelism_and_pipelines() -> None:
