@@ -11,6 +11,8 @@ from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import GpuHost
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import GIB, Disk, Machine, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import Host
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose, remember_gpus, table
 
@@ -21,14 +23,13 @@ DEFAULTS: dict[str, Any] = {
     "vllm_python": "/usr/bin/python3",
     "vllm_root": "/opt/vllm",
     "vllm_state_dir": "/var/lib/vllm",
-    "vllm_version": "0.33.0",
+    "vllm_version": DEFAULT_VERSION,
 }
 BASE_PORT = 8000  # of engines, where the planner gives the port
 NODE_EXPORTER_PORT = 9100
 NGINX_STATUS = "127.0.0.1:8080"
 SHM_GIB = 2.0  # NCCL, and 160 MiB of vLLM's own for every engine; vLLM's Kubernetes guide gives 2 GiB
 OTHERS_GIB = 2.0
-RELEASE_GIB = 12.0  # vLLM 0.33's virtual environment with CUDA's libraries, and the wheels while they are unpacked
 
 
 def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dic
     disks += _model_disks(models, sizes, settings["vllm_state_dir"], largest=not plan)
     if gpus:
         root = settings["vllm_root"]
-        disks.append(Disk(root, RELEASE_GIB, f"vLLM {settings['vllm_version']}", done=f"{root}/current"))
+        release = requirements_of(settings["vllm_version"]) or REQUIREMENTS[-1]
+        disks.append(Disk(root, release.disk_gib, f"vLLM {settings['vllm_version']}", done=f"{root}/current"))
     return Wanted(
         gpus=gpus,
         several_gpus=spans,

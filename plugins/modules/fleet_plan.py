@@ -223,7 +223,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose impo
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 

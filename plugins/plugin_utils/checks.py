@@ -23,7 +23,12 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import
     Wanted,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.pci import kernel_name
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.validity import WHEEL_FLOOR, driver_floor
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import (
+    COMPUTE_CAPABILITY,
+    REQUIREMENTS,
+    driver_floor,
+    requirements_of,
+)
 
 __all__ = ["CHECKS", "CONTACT", "FAILURE", "GPU_HOST", "HOST", "WARNING", "Check", "Fault", "Faults", "Host"]
 
@@ -32,7 +37,6 @@ FAILURE, WARNING = "failure", "warning"
 CONTACT, HOST, GPU_HOST = "contact", "every host", "GPU hosts"
 
 PYTHON_FLOOR = (3, 9)  # of the modules of this collection
-VLLM_PYTHON_FLOOR = (3, 11)  # "Requires-Python: >=3.11,<3.15" of vLLM 0.33
 SKEW_SECONDS = 5.0
 
 
@@ -118,7 +122,12 @@ def _version_fault(version: str | None, floor: tuple[int, int]) -> Faults:
     numbers = _numbers(version)
     if numbers is None:
         return None
-    return [] if numbers >= floor else [Fault(str(version), "{}.{} or newer".format(*floor))]
+    return [] if numbers >= floor else [_too_old(str(version), floor)]
+
+
+def _too_old(observed: str, floor: tuple[int, int]) -> Fault:
+    oldest = "{}.{}".format(*floor)
+    return Fault(observed, f"{oldest} or newer", {"floor": oldest})
 
 
 def _skew(asked_epoch: tuple[float, float], told_epoch: float) -> float:
@@ -472,12 +481,13 @@ def _fabric_manager_down(host: Host) -> Faults:
     FAILURE,
     GPU_HOST,
     "The Python that vLLM is to be installed with (vllm_python) is too old, or is not there.",
-    "Install Python 3.11 or newer with its venv module on {host} and set vllm_python to it.",
+    "Install Python {floor} or newer with its venv module on {host} and set vllm_python to it.",
 )
 def _vllm_python_old(host: Host) -> Faults:
+    floor = (requirements_of(host.wanted.vllm_version) or REQUIREMENTS[-1]).python
     if host.machine.vllm_python is None:
-        return [Fault(f"{host.wanted.vllm_python} does not run", "{}.{} or newer".format(*VLLM_PYTHON_FLOOR))]
-    return _version_fault(host.machine.vllm_python, VLLM_PYTHON_FLOOR)
+        return [_too_old(f"{host.wanted.vllm_python} does not run", floor)]
+    return _version_fault(host.machine.vllm_python, floor)
 
 
 @_check(
@@ -609,9 +619,11 @@ def _driver_old(host: Host) -> Faults:
     "Take GPU {indices} out of {host}, or {host} out of gpu_hosts.",
 )
 def _compute_capability(host: Host) -> Faults:
-    old = [gpu for gpu in _gpus(host) if (_numbers(gpu.compute_capability) or WHEEL_FLOOR) < WHEEL_FLOOR]
+    old = [gpu for gpu in _gpus(host) if (_numbers(gpu.compute_capability) or COMPUTE_CAPABILITY) < COMPUTE_CAPABILITY]
     return _of_gpus(
-        old, lambda gpu: f"{gpu.name} has compute capability {gpu.compute_capability}", "{}.{}".format(*WHEEL_FLOOR)
+        old,
+        lambda gpu: f"{gpu.name} has compute capability {gpu.compute_capability}",
+        "{}.{}".format(*COMPUTE_CAPABILITY),
     )
 
 

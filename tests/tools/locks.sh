@@ -2,7 +2,7 @@
 # Resolves the locks afresh from the package index: every pinned version of this project that pip installs.
 set -eu
 cd "$(dirname "$0")/../.."
-vllm=0.33.0
+vllm=$(sed -n 's/^DEFAULT_VERSION = "\(.*\)".*/\1/p' plugins/module_utils/_releases/versions.py)
 
 compile() {
     # Universal: one file for every supported Python (3.11 and newer) and processor.

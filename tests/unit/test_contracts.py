@@ -18,7 +18,8 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import driver_floor, requirements_of
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 
 from tests.tools import docs
 from tests.unit import fleets
@@ -222,6 +223,21 @@ def test_the_pins_agree() -> None:
     vllm = load("roles/vllm/defaults/main.yml")["vllm_version"]
     assert vllm == DEFAULT_VERSION
     assert f"\nvllm=={vllm} \\\n" in (ROOT / f"roles/vllm/files/vllm-{vllm}.lock").read_text()
+
+
+def test_what_roles_say_of_the_release_of_vllm_is_what_its_table_says() -> None:
+    assert load("roles/nvidia_driver/vars/main.yml")["_nvidia_driver_floor"] == driver_floor(DEFAULT_VERSION)
+    needed = requirements_of(DEFAULT_VERSION)
+    assert needed is not None
+    (python,) = re.findall(r"Python \((\S+) or newer\)", (ROOT / "roles/vllm/defaults/main.yml").read_text())
+    assert python == "{}.{}".format(*needed.python)
+    examples = [*(ROOT / "plugins/modules").glob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    named = {
+        version
+        for path in examples
+        for version in re.findall(r"^ *vllm_version: (\S+)$", path.read_text(), re.MULTILINE)
+    }
+    assert named == {DEFAULT_VERSION}
 
 
 def test_no_file_names_the_machine_it_was_written_on() -> None:

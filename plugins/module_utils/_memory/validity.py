@@ -6,69 +6,21 @@
 
 from __future__ import annotations
 
+from .._releases.architectures import METHOD_CAPABILITY, NO_FP16, NO_PIPELINE
 from .._releases.regimes import Unknown, regime_of
-from .._releases.versions import DEFAULT_VERSION, parse_version
+from .._releases.requirements import COMPUTE_CAPABILITY, driver_floor
+from .._releases.versions import DEFAULT_VERSION
 from .catalogue import GpuType
 from .engine_options import DEFAULT_OPTIONS, EngineOptions
 from .model import LINEAR, MLA, ModelSpec, padded_vocabulary
 
-__all__ = ["driver_floor", "minimum_capability", "refusals", "tensor_sizes"]
-
-# `get_min_capability` of each method in vLLM 0.33, as (major, minor); the wheels themselves start at 7.5.
-WHEEL_FLOOR = (7, 5)
-_METHOD_FLOOR: dict[str, tuple[int, int]] = {
-    "modelopt": (8, 0),
-    "mxfp4": (8, 0),
-    "gpt_oss_mxfp4": (8, 0),
-    "modelopt_mxfp8": (8, 0),
-    "experts_int8": (8, 0),
-    "quark_w8a8_fp8": (8, 9),
-    "w4a8_fp8": (9, 0),
-}
-# The PyPI wheel's CUDA, hence the oldest driver branch: CUDA 13 since 0.20, CUDA 12 (minor-version compatible) before.
-_DRIVER_FLOOR: tuple[tuple[tuple[int, int, int], int], ...] = (((0, 20, 0), 580), ((0, 0, 0), 525))
-# Models that overflow in fp16 and that vLLM refuses to run in it (`_resolve_auto_dtype`, config/model.py).
-_NO_FP16 = frozenset({"gemma2", "gemma3", "gemma3_text", "plamo2", "glm4"})
-
-# Architectures of the registry whose class is no `SupportsPP` (`model_executor/models/*.py`): "Pipeline parallelism is
-# not supported for this model" (config/model.py).
-_NO_PIPELINE = frozenset(
-    {
-        "AliceAIForCausalLM",
-        "AriaForConditionalGeneration",
-        "CohereAsrForConditionalGeneration",
-        "DiffusionGemmaForBlockDiffusion",
-        "DomynEdgeForCausalLM",
-        "DoryForCausalLM",
-        "FireRedASR2ForConditionalGeneration",
-        "FunASRForConditionalGeneration",
-        "Gemma3nForCausalLM",
-        "Gemma3nForConditionalGeneration",
-        "HrmTextForCausalLM",
-        "IQuestLoopCoderForCausalLM",
-        "Idefics3ForConditionalGeneration",
-        "Mamba2ForCausalLM",
-        "NemotronH_Nano_VL_V2",
-        "NemotronParseForConditionalGeneration",
-        "PaddleOCRVLForConditionalGeneration",
-        "Phi4MMForCausalLM",
-        "SmolVLMForConditionalGeneration",
-        "WhisperForConditionalGeneration",
-        "Zamba2ForCausalLM",
-    }
-)
-
-
-def driver_floor(version: str) -> int | None:
-    """The oldest NVIDIA driver branch that this version's default wheel runs on; None for no version at all."""
-    parsed = parse_version(version)
-    return None if parsed is None else next(branch for since, branch in _DRIVER_FLOOR if parsed >= since)
+__all__ = ["minimum_capability", "refusals", "tensor_sizes"]
 
 
 def minimum_capability(model: ModelSpec) -> tuple[int, int]:
     """The least compute capability that this model's quantisation runs on."""
     method = model.quantization.method if model.quantization else ""
-    return max(WHEEL_FLOOR, _METHOD_FLOOR.get(method, WHEEL_FLOOR))
+    return max(COMPUTE_CAPABILITY, METHOD_CAPABILITY.get(method, COMPUTE_CAPABILITY))
 
 
 def _even(what: str, size: int, tensor: int) -> str | None:
@@ -149,12 +101,14 @@ def _hardware_rules(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> l
     if gpu.vendor != "nvidia":
         return [f"{gpu.name} is not an NVIDIA GPU; the collection installs vLLM's CUDA build"]
     if have < need:
-        method = f" with {model.quantization.method} weights" if model.quantization and need > WHEEL_FLOOR else ""
+        method = (
+            f" with {model.quantization.method} weights" if model.quantization and need > COMPUTE_CAPABILITY else ""
+        )
         reasons.append(f"{shown}, vLLM{method} needs {need[0]}.{need[1]}")
     half = options.dtype in ("float16", "half") or (options.dtype == "auto" and have < (8, 0))
     if options.dtype == "bfloat16" and have < (8, 0):
         reasons.append(f"{shown}, bfloat16 needs 8.0; use dtype float16")
-    if half and model.model_type in _NO_FP16:
+    if half and model.model_type in NO_FP16:
         reasons.append(f"{model.model_type} overflows in float16, and {shown}" if have < (8, 0) else
                        f"{model.model_type} overflows in float16; use bfloat16")  # fmt: skip
     return reasons
@@ -203,7 +157,7 @@ def _engine_rules(
 ) -> list[str | None]:
     """Stages, experts, length, driver."""
     reasons: list[str | None] = []
-    if pipeline > 1 and model.architecture in _NO_PIPELINE:
+    if pipeline > 1 and model.architecture in NO_PIPELINE:
         reasons.append(f"vLLM cannot cut {model.architecture} into pipeline stages")
     if pipeline > len(model.layers):
         reasons.append(f"{pipeline} pipeline stages for {len(model.layers)} layers")

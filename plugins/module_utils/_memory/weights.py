@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from .._releases.architectures import EMBEDDING_EVERYWHERE, HEAD_EVERYWHERE
 from .._releases.regimes import Regime
 from .._units import MIB
 from .catalogue import GpuType
@@ -121,23 +122,11 @@ def weight_bytes(
     return _with_files(model, stages, stored, tensor_parallel, dtype, growth)
 
 
-# Models of vLLM 0.33 whose pipeline stages all hold the input embedding, and those that all hold the output layer too
-# (seen by building the middle one of three stages); the others hold them on the first and the last stage only.
-_HEAD_EVERYWHERE = frozenset(
-    {"gpt_oss", "gptj", "granitemoe", "granitemoehybrid", "granitemoeshared", "jamba", "mamba2", "mixtral",
-     "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "stablelm"}
-)  # fmt: skip
-_EMBEDDING_EVERYWHERE = _HEAD_EVERYWHERE | {
-    "cohere", "cohere2", "cohere2_moe", "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3n", "gemma4",
-    "gpt2", "lfm2", "lfm2_moe", "mamba", "minicpm3", "opt", "qwen3_5", "qwen3_5_moe", "zamba2",
-}  # fmt: skip
-
-
 def _ends(model: ModelSpec, stage: int, stages: int) -> int:
     """How many vocabulary-sized matrices a stage holds."""
     family = model.model_type.removesuffix("_text")
-    embedding = stage == 0 or family in _EMBEDDING_EVERYWHERE
-    head = stage == stages - 1 or family in _HEAD_EVERYWHERE
+    embedding = stage == 0 or family in EMBEDDING_EVERYWHERE
+    head = stage == stages - 1 or family in HEAD_EVERYWHERE
     return int(embedding or head) if model.tied_embeddings else int(embedding) + int(head)
 
 

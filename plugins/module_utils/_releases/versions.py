@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["DEFAULT_VERSION", "parse_version"]
+__all__ = ["DEFAULT_VERSION", "PAIRED_OPTIONS_SINCE", "parse_version"]
 
 DEFAULT_VERSION = "0.33.0"  # what the role vllm installs, unless the inventory says otherwise
+# From this (major, minor) on, vLLM also calls the opposite of --enable-x --disable-x, and the other way round.
+PAIRED_OPTIONS_SINCE = (0, 33)
 
 
 def parse_version(text: str | None) -> tuple[int, int, int] | None:

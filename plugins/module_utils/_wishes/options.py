@@ -9,10 +9,9 @@ from functools import cache
 from typing import Any
 
 from .._releases.options import TABLES
+from .._releases.versions import PAIRED_OPTIONS_SINCE
 
-__all__ = ["DEFAULT_VERSION", "Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
-
-DEFAULT_VERSION = "0.33.0"  # of vLLM: what the role vllm installs, unless the inventory says otherwise
+__all__ = ["Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
 
 # What the plan writes itself, and where an operator says it instead.
 _OWNED = {
@@ -45,8 +44,6 @@ _OWNED = {
     "tensor-parallel-size": "the plan says it. Set parallelism.tensor",
     "uds": "clients, probes and the load balancer speak TCP",
 }
-# From this release on, vLLM also calls the opposite of --enable-x --disable-x, and the other way round.
-_PAIRED_SINCE = (0, 33)
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def _spelling(key: str, options: Mapping[str, Option], release: tuple[int, ...])
     """Name of the option that a key means, and whether it means it or its opposite."""
     name = key.lstrip("-").replace("_", "-")
     opposites = [name[len("no-") :]] if name.startswith("no-") else []
-    if release >= _PAIRED_SINCE:
+    if release >= PAIRED_OPTIONS_SINCE:
         opposites += [name.replace("disable-", "enable-", 1), name.replace("enable-", "disable-", 1)]
     if name not in options:
         for opposite in opposites:

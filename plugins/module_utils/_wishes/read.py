@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._errors import WishError
-from .options import DEFAULT_VERSION, check_options, did_you_mean, known_releases, options_of, wrong_value
+from .._releases.versions import DEFAULT_VERSION
+from .options import check_options, did_you_mean, known_releases, options_of, wrong_value
 
 __all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
 

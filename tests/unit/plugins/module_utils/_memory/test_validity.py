@@ -11,7 +11,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue im
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import EngineOptions
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.validity import driver_floor, refusals, tensor_sizes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.validity import refusals, tensor_sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +102,6 @@ def test_stages_driver_and_context_parallelism() -> None:
     assert any("at least 16" in reason for reason in refusals(model(LLAMA), H100, 8, context_parallel=2))
     assert refusals(model("deepseek-v3"), H100, 8, context_parallel=8) == []
     assert refusals(model(LLAMA), H100, 0) == ["parallel sizes start at 1"]
-    assert (driver_floor("0.19.1"), driver_floor("0.33.0"), driver_floor("?")) == (525, 580, None)
 
 
 def test_models_that_vllm_cannot_cut_into_stages() -> None:
