@@ -43,5 +43,5 @@ build: setup docs ## the collection's tarball in build/
 docs: setup ## the generated pages: role READMEs and module reference
 	$(PYTHON) tests/tools/docs.py
 
-test: setup ## everything CI runs, with the seconds of every phase
+test: setup ## everything CI runs, with the seconds of every phase; FRESH=1 repeats what has passed
 	@$(PYTHON) -m tests.run

@@ -57,6 +57,15 @@ def start_hosts() -> None:
         hosts.prepare(client, say)
 
 
+def start_fresh_hosts() -> None:
+    """The lab's hosts, all of them fresh ones; what else runs in containers is left alone."""
+    client = start_mirror()
+    with phase("fresh hosts") as say:
+        hosts.remove_hosts(client, say)
+        shutil.rmtree(STATE, ignore_errors=True)
+        hosts.prepare(client, say)
+
+
 def up() -> None:
     """The main job: hosts, site.yml, and a look at the result."""
     start_hosts()
@@ -104,6 +113,7 @@ VERBS = {
     "images": make_images,
     "mirror": start_mirror,
     "hosts": start_hosts,
+    "fresh": start_fresh_hosts,
     "up": up,
     "show": show,
     "lock": lock,

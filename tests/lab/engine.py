@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -52,12 +53,15 @@ def install(packages: list[str], say: Say) -> None:
             f"please install {' and '.join(packages)}: only as root on Debian or Ubuntu can it be done for you"
         )
     say(f"apt-get install {' '.join(packages)}")
-    follow(["apt-get", "update", "--quiet"], say)
-    follow(
-        ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages],
-        say,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-    )
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # phases of the tests run side by side, and apt lets in only one
+        follow(["apt-get", "update", "--quiet"], say)
+        follow(
+            ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages],
+            say,
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        )
 
 
 def stop(say: Say) -> None:

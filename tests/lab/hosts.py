@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -131,6 +132,13 @@ def remove(client: docker.DockerClient, say: Say) -> None:
         _remove(container, say)
     for image in client.images.list(filters={"label": LABEL}):
         client.images.remove(image.id, force=True)
+
+
+def remove_hosts(client: docker.DockerClient, say: Say) -> None:
+    """Remove the lab's hosts, and nothing else."""
+    for host in HOSTS:
+        with contextlib.suppress(NotFound):
+            _remove(client.containers.get(f"{NAME}-{host.name}"), say)
 
 
 def _ensure(client: docker.DockerClient, host: Host, options: Mapping[str, Any], files: Files, say: Say) -> Container:

@@ -103,7 +103,7 @@ def _pull(name: str, release: str, say: Say) -> bool:
 
 def _bootstrap(client: docker.DockerClient, release: str, say: Say) -> str:
     """Make the image that the registry would have had with debootstrap, which needs root."""
-    with _INSTALLING:  # the other release wants it at the same time, and apt lets in only one
+    with _INSTALLING:  # the other release wants it at the same time
         if not shutil.which("debootstrap"):
             engine.install(["debootstrap", "debian-archive-keyring"], say)
     name = f"{NAME}-base:{release}"

@@ -1,0 +1,127 @@
+"""How the phases of the tests are chosen, ordered and run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import inputs, run
+from tests.run import Phase
+
+KNOWN = {
+    phase.name: phase
+    for phase in (
+        Phase("base", ("true",)),
+        Phase("first", ("true",), needs=("base",), files=("a/*",)),
+        Phase("second", ("true",), needs=("base",), files=("b/*",)),
+        Phase("alone", ("true",), files=("*",)),
+    )
+}
+
+
+def python(name: str, code: str, needs: tuple[str, ...] = ()) -> Phase:
+    return Phase(name, (sys.executable, "-c", code), needs, ("*",))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    for path, text in {
+        "molecule/web/converge.yml": "roles: [{role: gpuhosts.vllm.nginx}]",
+        "roles/nginx/tasks/main.yml": "include_role: {name: gpuhosts.vllm._common}\ngpuhosts.vllm.host_info:",
+        "roles/_common/tasks/main.yml": "",
+        "roles/other/tasks/main.yml": "",
+        "README.md": "",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "one"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_a_scenario_depends_on_its_roles_and_on_those_that_they_name(checkout: Path) -> None:
+    patterns = inputs.of_scenario("web", checkout)
+    changed = ["molecule/web/tests/test_web.py", "roles/nginx/x", "roles/_common/x", "plugins/modules/x.py"]
+    assert inputs.matching(changed, patterns) == changed
+    assert inputs.matching(["README.md", "roles/other/x", "molecule/db/x", "tests/lab/test_1.py"], patterns) == []
+
+
+def test_new_changed_and_deleted_files_are_changes(checkout: Path) -> None:
+    (checkout / "new").write_text("")
+    (checkout / "README.md").write_text("more")
+    (checkout / "roles/other/tasks/main.yml").unlink()
+    assert inputs.changed_since("HEAD", checkout) == ["README.md", "new", "roles/other/tasks/main.yml"]
+
+
+def test_the_digest_follows_names_contents_modes_and_the_command(checkout: Path) -> None:
+    def digest(also: str = "command") -> str:
+        return inputs.digest(inputs.tracked(checkout), also, checkout)
+
+    seen = [digest(), digest("other command")]
+    (checkout / "README.md").write_text("more")
+    seen.append(digest())
+    (checkout / "README.md").chmod(0o755)
+    seen.append(digest())
+    (checkout / "README.md").rename(checkout / "README")
+    seen.append(digest())
+    assert len(set(seen)) == len(seen)
+    assert seen[-1] == digest()
+
+
+def test_every_phase_of_ci_depends_on_files_that_are_there() -> None:
+    files = inputs.tracked()
+    known = run.phases(run.scenarios())
+    assert {"lint", "unit", "artifact", "lab"} < set(known)
+    for phase in known.values():
+        assert set(phase.needs) <= set(known)
+        for pattern in phase.files:
+            if not pattern.startswith("!"):
+                assert inputs.matching(files, [pattern]), f"{phase.name}: {pattern}"
+
+
+def test_documentation_alone_runs_no_host() -> None:
+    known = run.phases(run.scenarios())
+    chosen = {name for name, phase in known.items() if inputs.matching(["docs/operations.md"], phase.files)}
+    assert chosen == {"lint", "unit", "artifact"}
+
+
+def test_what_a_phase_needs_comes_along_and_first() -> None:
+    assert run.with_needs(["second"], KNOWN) == ["base", "second"]
+    assert list(run.startable(["base", "second", "alone"], [], KNOWN)) == ["base", "alone"]
+    assert list(run.startable(["second"], ["base"], KNOWN)) == []
+    assert list(run.startable(["second"], ["alone"], KNOWN)) == ["second"]
+
+
+def test_what_has_passed_is_noted_and_what_has_failed_is_not(tmp_path: Path) -> None:
+    known = {"good": python("good", "print('hello')"), "bad": python("bad", "print('oh'); raise SystemExit(3)")}
+    result = run.run(["good"], known, {"good": "key"}, tmp_path)
+    assert (result.failed, list(result.seconds)) == (None, ["good"])
+    assert run.is_green("good", "key", tmp_path)
+    assert not run.is_green("good", "another key", tmp_path)
+
+    failed = run.run(["bad"], known, {"bad": "key"}, tmp_path).failed
+    assert failed
+    assert failed.lines == ["oh"]
+    assert not run.is_green("bad", "key", tmp_path)
+
+
+def test_the_first_failure_ends_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    known = {
+        "long": python("long", "import time; time.sleep(600)"),
+        "bad": python("bad", "raise SystemExit('what went ' + 'wrong')"),
+        "never": python("never", "print('started')", needs=("bad",)),
+    }
+    result = run.run(list(known), known, {}, tmp_path)
+    assert list(result.seconds) == ["bad"]
+    run.report(result, ["lint"], 1.5, 0.5)
+    output = capfd.readouterr().out
+    assert "started" not in output
+    assert "bad  FAILED" in output
+    assert "lint  (as it was when it last passed)" in output
+    assert output.count("what went wrong") == 2, "as it came, and at the end"
+    assert output.rstrip().endswith("-m tests.run 'bad'")
