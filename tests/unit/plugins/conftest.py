@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 if TYPE_CHECKING:
     from tests.unit.plugins.patient import Patient

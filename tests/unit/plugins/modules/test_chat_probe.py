@@ -5,7 +5,7 @@ from __future__ import annotations
 from ansible_collections.gpuhosts.vllm.plugins.modules import chat_probe
 
 from tests.unit.plugins.conftest import RunModule
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 
 def test_a_streamed_answer(run_module: RunModule, engine: Engine) -> None:

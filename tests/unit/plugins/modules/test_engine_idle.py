@@ -9,7 +9,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import ready
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_idle
 
 from tests.unit.plugins.conftest import RunModule
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 
 @pytest.fixture(autouse=True)

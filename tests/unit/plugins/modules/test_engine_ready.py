@@ -10,7 +10,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import ready
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_ready
 
 from tests.unit.plugins.conftest import RunModule
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 UNIT = "vllm@tiny-1.service"
 SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts"]

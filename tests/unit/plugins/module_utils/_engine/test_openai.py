@@ -9,7 +9,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient, parse_cache_config
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, RefusedError
 
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 
 def event(**choice: object) -> str:
@@ -19,7 +19,7 @@ def event(**choice: object) -> str:
 def test_what_a_server_answers(engine: Engine) -> None:
     client = OpenAiClient(engine.url)
     assert client.status("/health") == 200
-    assert client.models() == {"tiny": {"id": "tiny", "max_model_len": 512}}
+    assert {name: model["max_model_len"] for name, model in client.models().items()} == {"tiny": 512}
     assert client.complete("tiny", "Say hello.", 8) == " hello"
     assert parse_cache_config(client.text("/metrics"))["num_gpu_blocks"] == "256"
     assert engine.requests == [

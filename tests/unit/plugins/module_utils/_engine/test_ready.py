@@ -11,7 +11,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai impor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import Ready, UnitState, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import NotReadyError
 
-from tests.unit.plugins.pretended_engine import Engine
+from tests.unit.plugins.scripted_engine import Engine
 
 UP = UnitState(loaded=True, active="active", result="success", restarts=0)
 

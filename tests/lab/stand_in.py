@@ -1,0 +1,61 @@
+"""A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.stand_in.arguments import VERSION
+
+from .settings import ROOT
+from .wheelhouse import LOCK, parse, write_wheel
+
+LOCK_FILE = "stand-in.lock"  # in the mirror, beside the index
+INDEX = "stand-in/simple"  # of its own: the other one is complete, and has another vllm
+
+_SOURCE = ROOT / "tests/stand_in"
+_OPTIONS = ROOT / "plugins/module_utils/_releases/options.py"
+_NAME = f"vllm-{VERSION}-py3-none-any.whl"
+
+# What roles/vllm imports of vLLM to check a configuration, see its files/check_config.py.
+_SERVE = """\
+from vllm.stand_in.arguments import Parser, add_options
+
+
+class ServeSubcommand:
+    def subparser_init(self, subparsers):
+        parser = subparsers.add_parser("serve")
+        add_options(parser)
+        return parser
+
+    def validate(self, args):
+        pass
+"""
+_PARSER = "from vllm.stand_in.arguments import Parser as FlexibleArgumentParser\n"
+
+
+def files() -> Iterator[tuple[str, int, bytes]]:
+    """Path, mode and content of everything in the wheel but its RECORD."""
+    mode = 0o100644
+    for path in sorted(_SOURCE.glob("*.py")):
+        yield f"vllm/stand_in/{path.name}", mode, path.read_bytes()
+    yield "vllm/stand_in/options.py", mode, _OPTIONS.read_bytes()
+    for package in ("vllm", "vllm/entrypoints", "vllm/entrypoints/cli", "vllm/utils"):
+        yield f"{package}/__init__.py", mode, b""
+    yield "vllm/entrypoints/cli/serve.py", mode, _SERVE.encode()
+    yield "vllm/utils/argparse_utils.py", mode, _PARSER.encode()
+    info = f"vllm-{VERSION}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\nRequires-Dist: PyYAML\n"
+    yield f"{info}/METADATA", mode, metadata.encode()
+    yield f"{info}/WHEEL", mode, b"Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    yield f"{info}/entry_points.txt", mode, b"[console_scripts]\nvllm = vllm.stand_in.__main__:main\n"
+
+
+def make(directory: Path) -> tuple[Path, str]:
+    """Write the wheel; returns it and the text of a lock that installs it with what it needs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    wheel = write_wheel(directory / _NAME, files())
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (yaml,) = (pin for pin in parse(LOCK.read_text()) if pin.name == "pyyaml")
+    return wheel, f"{yaml.line}\nvllm=={VERSION} \\\n    --hash=sha256:{digest}\n"
