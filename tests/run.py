@@ -53,7 +53,7 @@ def phases(scenarios: Sequence[str]) -> dict[str, Phase]:
         Phase("lab hosts", (*lab, "fresh"), needs=("mirror",)),
         Phase("lab", (*pytest, "tests/lab", "--durations=10"), needs=("lab hosts",), files=_LAB),
         Phase("lint", ("make", "lint"), files=EVERYTHING),
-        Phase("artifact", (*pytest, "tests/artifact"), files=EVERYTHING),
+        Phase("artifact", (*pytest, "tests/artifact"), needs=("mirror",), files=EVERYTHING),  # images of hosts
         *(
             Phase(
                 f"molecule {name}",
