@@ -11,8 +11,9 @@ description:
   - Waits, in this order, for the systemd unit, C(/health), the model in C(/v1/models), and a completion with text in
     it. A healthy C(/health) alone proves little; engines were seen to crash on their first request.
   - Returns the values that the engine has resolved for itself, to be compared with the plan.
-  - Fails as soon as the unit does, or at the timeout, with the stage it came to and the last lines of the unit's
-    journal.
+  - Fails as soon as the unit does, or at the timeout, with the stage it came to and the first error that the journal
+    shows since the unit's last start. The processes of vLLM that fail after it only say so; the end of the journal
+    never has the cause.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
@@ -91,19 +92,44 @@ effective:
     gpu_memory_utilization: 0.92
     boot: cold
 journal:
-  description: Last lines of the unit's journal.
+  description:
+    - The first error since the unit's last start. An exception is there with its message and the last frame of its
+      traceback.
+    - Of a unit that systemd has restarted meanwhile and that has shown no error since, it is that of the last start
+      that did.
+    - Without an error the last lines of the journal.
   returned: failure
   type: list
   elements: str
+journal_command:
+  description: What prints the whole journal of that start, on the host. Empty if there is none.
+  returned: failure
+  type: str
+  sample: journalctl _SYSTEMD_INVOCATION_ID=2e4ddc1a1c2e4b1c8b + INVOCATION_ID=2e4ddc1a1c2e4b1c8b
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.evidence import Evidence, evidence_of, read_journal
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import UnitState, boot_of, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
 
 REQUEST_SECONDS = 60  # of one request; a server that hangs is asked again until the time is up
-JOURNAL_LINES = "30"
+JOURNAL_LINES = "10000"  # of which the starts are that are looked at; one start of eight GPUs takes about a thousand
+
+
+def failure(unit: str, error: NotReadyError, found: Evidence | None) -> dict[str, object]:
+    """What the module fails with."""
+    message = f"{unit} is not ready. It came to the stage {error.stage!r}: {error}."
+    if found is None:
+        return {"msg": f"{message} Its journal is empty.", "stage": error.stage, "journal": [], "journal_command": ""}
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(found.seconds))
+    title = "The first error" if found.error else "There is no error in its journal; the end of it,"
+    command = f"journalctl _SYSTEMD_INVOCATION_ID={found.invocation} + INVOCATION_ID={found.invocation}"
+    lines = [message, f"{title} since its start at {since}:", *found.lines, f"All of it, on that host: {command}"]
+    return {"msg": "\n".join(lines), "stage": error.stage, "journal": list(found.lines), "journal_command": command}
 
 
 def main() -> None:
@@ -149,11 +175,10 @@ def main() -> None:
             max_restarts=given["max_restarts"],
         )
     except NotReadyError as error:
-        command = ["journalctl", "-u", given["unit"], "-n", JOURNAL_LINES, "--no-pager", "-o", "cat"]
-        journal = module.run_command(command)[1].splitlines()
-        end = "\n".join(["", "The end of its journal:", *journal]) if journal else " Its journal is empty."
-        message = f"{given['unit']} is not ready. It came to the stage {error.stage!r}: {error}.{end}"
-        module.fail_json(msg=message, stage=error.stage, journal=journal)
+        fields = "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID"
+        command = ["journalctl", "-u", given["unit"], "-n", JOURNAL_LINES, "--no-pager", "--all", "-o", "json", fields]
+        entries = read_journal(module.run_command(command)[1])
+        module.fail_json(**failure(given["unit"], error, evidence_of(entries, look_at_unit().restarts)))
     except ApiError as error:
         module.fail_json(msg=str(error))
     effective = {**ready.effective, **look_at_boot()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ UNIT = "vllm@tiny-1.service"
 SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts"]
 SINCE = ["systemctl", "show", UNIT, "--property=ActiveEnterTimestamp", "--value", "--timestamp=unix"]
 BOOT = ["journalctl", "-u", UNIT, "--since", "@1700000000", "--until", "@1700000900", "--no-pager", "-o", "cat"]
-JOURNAL = ["journalctl", "-u", UNIT, "-n", "30", "--no-pager", "-o", "cat"]
+FIELDS = "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID"
+JOURNAL = ["journalctl", "-u", UNIT, "-n", "10000", "--no-pager", "--all", "-o", "json", FIELDS]
 
 
 class Systemd:
@@ -25,7 +27,11 @@ class Systemd:
     state = "LoadState=loaded\nActiveState=active\nResult=success\nNRestarts=0\n"
     since = "@1700000000\n"
     boot = ""
-    journal = "INFO starting\nERROR out of memory, key was s3cret\n"
+    journal = "".join(
+        json.dumps({"MESSAGE": line, "_SYSTEMD_INVOCATION_ID": "c0ffee", "__REALTIME_TIMESTAMP": "1700000000000000"})
+        + "\n"
+        for line in ("INFO starting", "ERROR: out of memory, key was s3cret", *["INFO the end"] * 100)
+    )
 
     def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
         answers = ((SHOW, self.state), (SINCE, self.since), (BOOT, self.boot), (JOURNAL, self.journal))
@@ -66,17 +72,18 @@ def test_it_tells_what_boot_it_was(
     assert effective.get("boot") == expected
 
 
-def test_it_fails_with_the_end_of_the_journal_and_without_the_key(
+def test_it_fails_with_the_first_error_and_without_the_key(
     run_module: RunModule, engine: Engine, systemd: Systemd
 ) -> None:
     systemd.state = systemd.state.replace("=active", "=failed").replace("=success", "=exit-code")
     result = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny", api_key="s3cret")
     assert (result["failed"], result["stage"]) == (True, "unit")
-    assert result["msg"] == (
-        f"{UNIT} is not ready. It came to the stage 'unit': it is failed (result: exit-code).\n"
-        "The end of its journal:\nINFO starting\nERROR out of memory, key was ********"
-    )
-    assert result["journal"][0] == "INFO starting"
+    first, title, evidence, *_, last = result["msg"].splitlines()
+    assert first == f"{UNIT} is not ready. It came to the stage 'unit': it is failed (result: exit-code)."
+    assert title.startswith("The first error since its start at 2023-11-1")
+    assert evidence == result["journal"][0] == "ERROR: out of memory, key was ********"
+    command = "journalctl _SYSTEMD_INVOCATION_ID=c0ffee + INVOCATION_ID=c0ffee"
+    assert (result["journal_command"], last) == (command, f"All of it, on that host: {command}")
 
 
 def test_an_empty_journal(run_module: RunModule, engine: Engine, systemd: Systemd) -> None:
