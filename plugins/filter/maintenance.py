@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import Gpu
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.health import (
+    FABRIC_INCOMPLETE,
+    GPU_LOST,
+    findings,
+)
+
 from .hosts import HostVars, address
 
+NO_CUDA = (GPU_LOST, FABRIC_INCOMPLETE)  # no engine starts on such a GPU
 SAME_MEMORY_GIB = 0.5  # between two versions of the driver its own reserve differs by less
 
 
@@ -40,10 +48,9 @@ def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[
 
 def _differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for gpu in gpus:
-        if gpu["lost"]:
-            yield f"GPU {gpu['index']} is lost (it fell off the bus)"
-        elif gpu["fabric_state"] not in (None, "completed"):
-            yield f"GPU {gpu['index']} has not joined the NVSwitch fabric ({gpu['fabric_state']})"
+        for finding in findings(Gpu.from_dict(gpu)):
+            if finding.code in NO_CUDA:
+                yield f"GPU {gpu['index']}: {finding.state}"
     now = {gpu["uuid"]: gpu for gpu in gpus}
     for gpu in before:
         same = now.get(gpu["uuid"])

@@ -14,7 +14,16 @@ from re import fullmatch
 from typing import NamedTuple
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver, DriverPackage
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import Gpu, GpuHost
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import Gpu, GpuHost, GpuProcess
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.health import (
+    COMPUTE_CAPABILITY_LOW,
+    ECC_OFF,
+    FABRIC_INCOMPLETE,
+    GPU_LOST,
+    MIG_ENABLED,
+    findings,
+    foreign_processes,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import (
     Listener,
     Machine,
@@ -24,7 +33,6 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.pci import kernel_name
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import (
-    COMPUTE_CAPABILITY,
     REQUIREMENTS,
     driver_floor,
     requirements_of,
@@ -110,6 +118,13 @@ def _of_gpus(gpus: Sequence[Gpu], state: Callable[[Gpu], str], needed: str) -> S
     """One fault for all GPUs that have it."""
     observed = "; ".join(f"{_label(gpu)}: {state(gpu)}" for gpu in gpus)
     return [Fault(observed, needed, {"indices": ",".join(str(gpu.index) for gpu in gpus)})] if gpus else ()
+
+
+def _found(host: Host, code: str, counts: Callable[[Gpu], bool] = lambda _gpu: True) -> Sequence[Fault]:
+    """One fault for all GPUs of which the verdict holds this finding."""
+    known = {gpu: {finding.code: finding for finding in findings(gpu)} for gpu in host.gpu.gpus if counts(gpu)}
+    having = [gpu for gpu, codes in known.items() if code in codes]
+    return _of_gpus(having, lambda gpu: known[gpu][code].state, known[having[0]][code].needed) if having else ()
 
 
 def _numbers(version: str | None) -> tuple[int, ...] | None:
@@ -619,12 +634,7 @@ def _driver_old(host: Host) -> Faults:
     "Take GPU {indices} out of {host}, or {host} out of gpu_hosts.",
 )
 def _compute_capability(host: Host) -> Faults:
-    old = [gpu for gpu in _gpus(host) if (_numbers(gpu.compute_capability) or COMPUTE_CAPABILITY) < COMPUTE_CAPABILITY]
-    return _of_gpus(
-        old,
-        lambda gpu: f"{gpu.name} has compute capability {gpu.compute_capability}",
-        "{}.{}".format(*COMPUTE_CAPABILITY),
-    )
+    return _found(host, COMPUTE_CAPABILITY_LOW)
 
 
 @_check(
@@ -635,8 +645,7 @@ def _compute_capability(host: Host) -> Faults:
     "Power-cycle {host}; if it comes again, reseat the card and its power cables, or have it replaced.",
 )
 def _gpu_lost(host: Host) -> Faults:
-    lost = [gpu for gpu in host.gpu.gpus if gpu.lost]
-    return _of_gpus(lost, lambda _gpu: "lost", "a GPU that answers")
+    return _found(host, GPU_LOST)
 
 
 @_check(
@@ -695,8 +704,7 @@ def _pcie_generation(host: Host) -> Faults:
     "Start nvidia-fabricmanager of exactly the driver's version on {host}, and read its journal.",
 )
 def _fabric_incomplete(host: Host) -> Faults:
-    outside = [gpu for gpu in _gpus(host) if gpu.fabric_state not in (None, "completed")]
-    return _of_gpus(outside, lambda gpu: f"fabric {gpu.fabric_state}", "fabric completed")
+    return _found(host, FABRIC_INCOMPLETE)
 
 
 @_check(
@@ -709,11 +717,14 @@ def _fabric_incomplete(host: Host) -> Faults:
 def _orphan_process(host: Host) -> Faults:
     known = {process.pid: process for process in host.machine.processes}
     faults = []
+
+    def is_ours(user: GpuProcess) -> bool:
+        process = known.get(user.pid)
+        return process is None or process.engine in host.machine.engines  # has ended since, or is ours
+
     for gpu in _gpus(host):
-        for user in gpu.processes:
-            process = known.get(user.pid)
-            if process is None or process.engine in host.machine.engines:  # has ended since, or is ours
-                continue
+        for user in foreign_processes(gpu, is_ours):
+            process = known[user.pid]
             memory = f" with {user.used_gib:g} GiB" if user.used_gib is not None else ""
             unit = process.unit or "no unit"
             observed = f"{process.command} (process {user.pid}, {unit}) on {_label(gpu)}{memory}"
@@ -776,8 +787,7 @@ def _persistence_off(host: Host) -> Faults:
     "`nvidia-smi -i {indices} -e 1` on {host}, then reboot it.",
 )
 def _ecc_off(host: Host) -> Faults:
-    off = [gpu for gpu in _gpus(host) if gpu.ecc_enabled is False and gpu.ecc_pending is not True]
-    return _of_gpus(off, lambda _gpu: "ECC off", "on")
+    return _found(host, ECC_OFF, lambda gpu: gpu.ecc_pending is not True)
 
 
 @_check(
@@ -802,5 +812,4 @@ def _ecc_pending(host: Host) -> Faults:
     "`nvidia-smi -i {indices} -mig 0` on {host}, if whole GPUs are wanted.",
 )
 def _mig_enabled(host: Host) -> Faults:
-    divided = [gpu for gpu in _gpus(host) if gpu.mig_enabled]
-    return _of_gpus(divided, lambda gpu: f"MIG on, {len(gpu.mig_devices)} slices", "off")
+    return _found(host, MIG_ENABLED)

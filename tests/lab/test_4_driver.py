@@ -102,7 +102,7 @@ def test_a_host_that_loses_a_gpu_stops_the_roll_out_and_no_request_fails() -> No
         time.sleep(5)
 
     assert run.code != 0
-    assert "gpu2: The driver is the new one, and the GPUs are what they were: GPU 1 is lost" in run.text
+    assert "gpu2: The driver is the new one, and the GPUs are what they were: GPU 1: lost" in run.text
     assert "the roll-out stops here; the other hosts go on serving" in run.text
     print(f"{streams.answers} answers, {len(streams.failures)} failures")
     assert streams.failures == []

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from .._errors import PlacementError
 from .._host.gpu import Gpu, GpuHost
+from .._host.health import findings, unusable
 from .._memory.catalogue import GpuType, gpu_from_nvml, gpu_type
 from .._units import GIB
 from .._wishes.read import Parallelism, Wish
@@ -28,8 +29,6 @@ __all__ = [
     "hardware_warnings",
     "running_places",
 ]
-
-OLDEST_COMPUTE_CAPABILITY = (7, 5)  # of the wheels that vLLM publishes
 
 Extent = tuple[int, int, Optional[int]]  # GPUs, hosts and tensor size of an instance; None: not known
 
@@ -120,8 +119,8 @@ class Host:
 
     def left_out(self) -> dict[int, str]:
         """Why a GPU is not used, by its index."""
-        reasons = {gpu.index: _unusable(gpu) for gpu in self.hardware.gpus}
-        return {index: reason for index, reason in reasons.items() if reason}
+        reasons = {gpu.index: unusable(gpu) for gpu in self.hardware.gpus}
+        return {index: f"{found.state}; {found.advice}" for index, found in reasons.items() if found}
 
     def sites(self) -> list[Site]:
         """Its usable GPUs by type: an instance has GPUs of one type only, on the host's other GPUs others may run."""
@@ -174,16 +173,6 @@ def check_addresses(hosts: Sequence[Host]) -> None:
             raise PlacementError([], [f"{confusion} from another. Correct ansible_host or fleet_address."])
 
 
-def _unusable(gpu: Gpu) -> str | None:
-    if gpu.lost:
-        return "it is lost (fell off the bus); reboot the host or replace the GPU"
-    if gpu.mig_enabled:
-        return "it is cut into MIG slices; turn MIG mode off to use it"
-    if gpu.compute_capability and tuple(map(int, gpu.compute_capability.split("."))) < OLDEST_COMPUTE_CAPABILITY:
-        return f"compute capability {gpu.compute_capability} is below the 7.5 that vLLM is built for"
-    return None
-
-
 def hardware_warnings(hosts: Sequence[Host]) -> Iterator[str]:
     for host in hosts:
         for index, reason in host.left_out().items():
@@ -204,24 +193,14 @@ def _doubts(host: Host) -> Iterator[str]:
     if len(types) > 1:
         kinds = " and ".join(f"{number} x {name}" for name, number in sorted(types.items()))
         yield f"different GPUs ({kinds}); an instance gets GPUs of one type only"
-    without = [gpu.index for gpu in host.hardware.gpus if gpu.ecc_enabled is False]
-    if without:
-        yield f"ECC is off ({_gpu_list(without)}), so a flipped bit in a weight goes unnoticed; nvidia-smi -e 1"
-    for state in ("not_started", "in_progress"):
-        outside = [gpu.index for gpu in host.hardware.gpus if gpu.fabric_state == state]
-        if outside:
-            yield (
-                f"the NVSwitch fabric is {state.replace('_', ' ')} for {_gpu_list(outside)}; until it is completed "
-                "CUDA does not start there and NVLink does not count. See to nvidia-fabricmanager on that host"
-            )
     placed = {index for running in host.running for index in running.gpus}
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for gpu in host.hardware.gpus:
-        if gpu.processes and gpu.index not in placed:
-            pids = ", ".join(str(process.pid) for process in gpu.processes)
-            yield (
-                f"GPU {gpu.index} is held by a process that is no instance of this fleet (pid {pids}); end it, because "
-                "its memory is missing to the instance that is planned there"
-            )
+        if not unusable(gpu):
+            for finding in findings(gpu) if gpu.index in placed else findings(gpu, is_ours=lambda _process: False):
+                found[finding.state, finding.advice].append(gpu.index)
+    for (state, advice), indices in found.items():
+        yield f"{_gpu_list(indices)}: {state}; {advice}"
 
 
 def _gpu_list(indices: Sequence[int]) -> str:

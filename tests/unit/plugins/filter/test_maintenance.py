@@ -59,11 +59,11 @@ def test_which_models_have_nobody_left(away: list[str], models: list[str]) -> No
         ([gpu(0)], ["GPU 1 (NVIDIA H100, GPU-1) is not there any more"]),
         (
             [gpu(0), gpu(1, lost=True, uuid=None)],
-            ["GPU 1 is lost (it fell off the bus)", "GPU 1 (NVIDIA H100, GPU-1) is not there any more"],
+            ["GPU 1: lost (fell off the bus)", "GPU 1 (NVIDIA H100, GPU-1) is not there any more"],
         ),
         (
             [gpu(0, fabric_state="in_progress"), gpu(1, fabric_state=None)],
-            ["GPU 0 has not joined the NVSwitch fabric (in_progress)"],
+            ["GPU 0: fabric in_progress"],
         ),
     ],
 )

@@ -224,9 +224,7 @@ def test_an_instance_on_a_gpu_that_is_lost_moves() -> None:
     broken = Host(one.name, one.address, GpuHost(gpus=(Gpu(index=0, lost=True),)), one.running)
     made = plan([TINY], broken, host("gpu2"))
     assert where(made) == {"tiny-1": "gpu2/0:8000"}
-    assert made["warnings"] == [
-        "gpu1: GPU 0 is left out: it is lost (fell off the bus); reboot the host or replace the GPU."
-    ]
+    assert made["warnings"] == ["gpu1: GPU 0 is left out: lost (fell off the bus); reboot the host or replace the GPU."]
 
 
 def test_running_instances_of_other_names_are_left_to_the_role() -> None:
@@ -481,15 +479,15 @@ def test_no_room_for_even_one() -> None:
         (host("gpu1", 0), "gpu1: no GPU: no NVIDIA driver is installed."),
         (
             host("gpu1", 1, lost=True),
-            "gpu1: GPU 0 is left out: it is lost (fell off the bus); reboot the host or replace the GPU.",
+            "gpu1: GPU 0 is left out: lost (fell off the bus); reboot the host or replace the GPU.",
         ),
         (
             host("gpu1", 1, mig_enabled=True),
-            "gpu1: GPU 0 is left out: it is cut into MIG slices; turn MIG mode off to use it.",
+            "gpu1: GPU 0 is left out: MIG on, 0 slices; turn MIG mode off to use it as a whole.",
         ),
         (
             host("gpu1", 1, compute_capability="7.0"),
-            "gpu1: GPU 0 is left out: compute capability 7.0 is below the 7.5 that vLLM is built for.",
+            "gpu1: GPU 0 is left out: it has compute capability 7.0; vLLM is built for 7.5 and newer.",
         ),
     ],
 )
@@ -530,7 +528,7 @@ def test_the_table() -> None:
             "tiny-2    gpu2  0-1   2   1   73.2     10.0.0.2:8000",
             "",
             "2 instances of 1 model on 4 GPUs",
-            "warning: gpu2: GPU 2 is left out: it is lost (fell off the bus); reboot the host or replace the GPU.",
+            "warning: gpu2: GPU 2 is left out: lost (fell off the bus); reboot the host or replace the GPU.",
         ]
     )
 
