@@ -1,7 +1,10 @@
-"""What a run of site.yml costs in the lab: ``.venv/bin/python tests/benchmarks/run_time.py [--json]``.
+"""What a run of site.yml costs: ``.venv/bin/python tests/benchmarks/run_time.py [--json] [--scale]``.
 
 Makes the lab's hosts anew, rolls out, and runs again with nothing to do. A ping of every host in the same
 minute is the yardstick: it is what Ansible itself costs on this machine at this moment.
+
+With --scale it does so on 4, then 8, then 16 light GPU hosts, which run the stand-in for vLLM (tests/stand_in), and
+tells by how many seconds a run with nothing to do grows with every host.
 """
 
 from __future__ import annotations
@@ -10,13 +13,23 @@ import argparse
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = ["-i", "inventories/lab"]
+sys.path.insert(0, str(ROOT))
+
+from tests.lab import engine, hosts, stand_in
+from tests.lab.settings import STATE
+from tests.stand_in.arguments import VERSION
+
+LAB = "inventories/lab"
+SIZES = (4, 8, 16)
+LIGHT = STATE / "light"  # an inventory: the variables of the lab's, and other hosts
 
 
 def timed(*command: str) -> tuple[float, str]:
@@ -38,14 +51,12 @@ def tasks_per_host(output: str) -> dict[str, int]:
     return {host: int(ok) + int(skipped) for host, ok, skipped in lines}
 
 
-def measure() -> dict[str, object]:
+def measure(inventory: str, *more: str) -> dict[str, Any]:
     """The figures by name; seconds are wall seconds."""
-    lab = (sys.executable, "-m", "tests.lab")
-    timed(*lab, "down")
-    timed(*lab, "hosts")
-    first, _ = timed("ansible-playbook", "playbooks/site.yml", *INVENTORY)
-    no_op, output = timed("ansible-playbook", "playbooks/site.yml", *INVENTORY)
-    ping, _ = timed("ansible", "all", "-m", "ansible.builtin.ping", *INVENTORY)
+    site = ["ansible-playbook", "playbooks/site.yml", "-i", inventory, *more]
+    first, _ = timed(*site)
+    no_op, output = timed(*site)
+    ping, _ = timed("ansible", "all", "-m", "ansible.builtin.ping", "-i", inventory)
     return {
         "first_seconds": round(first, 1),
         "no_op_seconds": round(no_op, 1),
@@ -55,20 +66,75 @@ def measure() -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Print the figures as a table, or as JSON for a machine."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    as_json = parser.parse_args().json
-    figures = measure()
-    if as_json:
-        print(json.dumps(figures))
-        return
+def measure_light(number: int) -> dict[str, Any]:
+    """The same with that many light GPU hosts, made where they are not there yet."""
+    gpu_hosts = hosts.light(number)
+    others = [host for host in hosts.HOSTS if host.name in ("lb1", "mon1")]
+    hosts.prepare(engine.client(), lambda _: None, [*others, *gpu_hosts])
+    LIGHT.mkdir(exist_ok=True)
+    if not (LIGHT / "group_vars").exists():
+        (LIGHT / "group_vars").symlink_to(ROOT / LAB / "group_vars")
+    groups = {"gpu_hosts": gpu_hosts, "load_balancers": others[:1], "monitoring": others[1:]}
+    inventory: dict[str, Any] = {
+        group: {"hosts": {host.name: {"ansible_host": host.address} for host in members}}
+        for group, members in groups.items()
+    }
+    inventory["lab"] = {"children": {group: {} for group in groups}}
+    (LIGHT / "hosts.yml").write_text(json.dumps(inventory))
+    variables = {
+        "vllm_version": VERSION,
+        "vllm_lock": str(STATE / stand_in.LOCK_FILE),
+        "vllm_index_url": f"http://{hosts.MIRROR_ADDRESS}/stand-in/simple/",
+        "vllm_models": [
+            {"name": "tiny-llama", "source": "/srv/models/tiny-llama", "replicas": number, "context_length": 512}
+        ],
+    }
+    return {"gpu_hosts": number, **measure(str(LIGHT), "-e", json.dumps(variables))}
+
+
+def seconds_per_host(figures: list[dict[str, Any]]) -> float:
+    """The slope of runs with nothing to do, by least squares."""
+    sizes = [figure["gpu_hosts"] for figure in figures]
+    return statistics.linear_regression(sizes, [figure["no_op_seconds"] for figure in figures]).slope
+
+
+def show(figures: dict[str, Any]) -> None:
+    """One measurement as a table."""
     print(f"first site.yml   {figures['first_seconds']:>8} s")
     print(f"no-op site.yml   {figures['no_op_seconds']:>8} s")
     print(f"ansible ping     {figures['ping_seconds']:>8} s")
     print(f"no-op / ping     {figures['no_op_per_ping']:>8}")
     print("tasks per host  ", figures["tasks_per_host"])
+
+
+def main() -> None:
+    """Print the figures as tables, or as JSON for a machine."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--scale", action="store_true", help=f"{SIZES} light hosts in place of the lab's four")
+    options = parser.parse_args()
+    lab = (sys.executable, "-m", "tests.lab")
+    if not options.scale:
+        timed(*lab, "fresh")
+        figures = measure(LAB)
+        if options.json:
+            print(json.dumps(figures))
+        else:
+            show(figures)
+        return
+    timed(*lab, "mirror")
+    try:
+        found = [measure_light(number) for number in SIZES]
+    finally:
+        hosts.remove_hosts(engine.client(), lambda _: None, hosts.light(max(SIZES)))
+    slope = round(seconds_per_host(found), 2)
+    if options.json:
+        print(json.dumps({"sizes": found, "no_op_seconds_per_host": slope}))
+        return
+    for figures in found:
+        print(f"\n{figures['gpu_hosts']} GPU hosts")
+        show(figures)
+    print(f"\nevery host more  {slope:>8} s of a run with nothing to do")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from . import engine, hosts, images, nvml, tiny_model, vendor, wheelhouse
+from . import engine, hosts, images, nvml, stand_in, tiny_model, vendor, wheelhouse
 from .phases import phase
 from .settings import CACHE, ROOT, STATE, LabError
 from .show import show
@@ -34,6 +34,7 @@ def start_mirror() -> docker.DockerClient:
         tiny_model.prepare()
     with phase("wheelhouse") as say:
         wheelhouse.prepare(client, say)
+        stand_in.publish()
     with phase("vendor packages") as say:
         vendor.prepare(client, say)
     with phase("network and package mirror") as say:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,22 @@ def prepare_mirror(client: docker.DockerClient, say: Say) -> None:
     _wait("the mirror", lambda: _get(MIRROR_ADDRESS, "/simple/") == 200)
 
 
-def prepare(client: docker.DockerClient, say: Say) -> None:
+def light(number: int) -> list[Host]:
+    """GPU hosts for tests of scale, beside the lab's own, with the stand-in for an engine (at most 64)."""
+    of_gpu1 = next(host for host in HOSTS if host.name == "gpu1")
+    return [
+        dataclasses.replace(of_gpu1, name=f"light{ordinal}", address=f"172.29.250.{40 + ordinal}")
+        for ordinal in range(1, number + 1)
+    ]
+
+
+def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOSTS) -> None:
     """Create the hosts, let this checkout's key in, and note their SSH keys once they answer."""
     key = _ssh_key(say)
     reports = STATE / "reports"
     reports.mkdir(exist_ok=True)
     containers = {}
-    for host in HOSTS:
+    for host in wanted:
         files = {"/home/ops/.ssh/authorized_keys": key}
         if host.gpus:
             files["/etc/fake-nvml.conf"] = (nvml.SOURCE / "hosts" / f"{host.gpus}.conf").read_bytes()
@@ -134,9 +143,9 @@ def remove(client: docker.DockerClient, say: Say) -> None:
         client.images.remove(image.id, force=True)
 
 
-def remove_hosts(client: docker.DockerClient, say: Say) -> None:
-    """Remove the lab's hosts, and nothing else."""
-    for host in HOSTS:
+def remove_hosts(client: docker.DockerClient, say: Say, unwanted: Iterable[Host] = HOSTS) -> None:
+    """Remove hosts, and nothing else."""
+    for host in unwanted:
         with contextlib.suppress(NotFound):
             _remove(client.containers.get(f"{NAME}-{host.name}"), say)
 

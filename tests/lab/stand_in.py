@@ -1,18 +1,20 @@
-"""A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one."""
+"""A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one.
+
+An inventory asks for it with ``vllm_version: 0.33.0+standin``, ``vllm_lock: "{{ lab_dir }}/stand-in.lock"`` and
+``vllm_index_url: http://172.29.250.2/stand-in/simple/``.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.stand_in.arguments import VERSION
 
-from .settings import ROOT
-from .wheelhouse import LOCK, parse, write_wheel
+from .settings import ROOT, STATE
+from .wheelhouse import LOCK, MIRROR, parse, sha256, write_index, write_wheel
 
-LOCK_FILE = "stand-in.lock"  # in the mirror, beside the index
-INDEX = "stand-in/simple"  # of its own: the other one is complete, and has another vllm
+LOCK_FILE = "stand-in.lock"  # among the things of this checkout
 
 _SOURCE = ROOT / "tests/stand_in"
 _OPTIONS = ROOT / "plugins/module_utils/_releases/options.py"
@@ -56,6 +58,19 @@ def make(directory: Path) -> tuple[Path, str]:
     """Write the wheel; returns it and the text of a lock that installs it with what it needs."""
     directory.mkdir(parents=True, exist_ok=True)
     wheel = write_wheel(directory / _NAME, files())
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (yaml,) = (pin for pin in parse(LOCK.read_text()) if pin.name == "pyyaml")
-    return wheel, f"{yaml.line}\nvllm=={VERSION} \\\n    --hash=sha256:{digest}\n"
+    return wheel, f"{yaml.line}\nvllm=={VERSION} \\\n    --hash=sha256:{sha256(wheel)}\n"
+
+
+def publish() -> None:
+    """Put the wheel into the mirror, with an index of its own, and its lock beside the lab's keys."""
+    wheels = MIRROR / "stand-in" / "wheels"
+    wheel, lock = make(wheels)
+    found = {wheel: sha256(wheel)}
+    for original in (MIRROR / "wheels").glob("[Pp]y[Yy][Aa][Mm][Ll]-*.whl"):
+        copy = wheels / original.name
+        copy.write_bytes(original.read_bytes())
+        found[copy] = sha256(copy)
+    write_index(MIRROR / "stand-in" / "simple", found)
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    (STATE / LOCK_FILE).write_text(lock)

@@ -118,7 +118,7 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
     made = [_vllm(wheels, say), _cuda(client, wheels, say)]
 
     wanted = {digest for pin in pins for digest in pin.hashes}
-    digests = {wheel: _sha256(wheel) for wheel in wheels.iterdir()}
+    digests = {wheel: sha256(wheel) for wheel in wheels.iterdir()}
     for wheel in made:
         if digests[wheel] not in wanted:
             raise LabError(
@@ -168,7 +168,7 @@ def lock(client: docker.DockerClient, say: Say) -> None:
     hashes = defaultdict(list)
     for path in wheels.iterdir():
         name, version, _, _ = parse_wheel_filename(path.name)
-        hashes[name, str(version)].append(_sha256(path))
+        hashes[name, str(version)].append(sha256(path))
     lines = [
         dataclasses.replace(pin, hashes=tuple(hashes[canonicalize_name(pin.name), pin.version])).line
         for pin in sorted(pins, key=lambda pin: pin.name)
@@ -301,6 +301,7 @@ def _pip_download(lines: Iterable[str], python: str, directory: Path, say: Say) 
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The hash of a file as locks and indices write it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

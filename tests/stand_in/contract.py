@@ -97,8 +97,10 @@ def models_lists_the_served_name(client: Client) -> None:
 
 
 def unknown_paths_and_methods_are_told(client: Client) -> None:
-    unknown, method = client.ask("GET", "/v1/nonsense"), client.ask("GET", "/v1/completions")
-    assert (unknown.status, unknown.json) == (404, {"detail": "Not Found"})
+    method = client.ask("GET", "/v1/completions")
+    # Embeddings are for models that give some.
+    for unknown in (client.ask("GET", "/v1/nonsense"), client.ask("POST", "/v1/embeddings", {"input": "x"})):
+        assert (unknown.status, unknown.json) == (404, {"detail": "Not Found"})
     assert (method.status, method.json) == (405, {"detail": "Method Not Allowed"})
 
 
@@ -129,8 +131,8 @@ def streams_end_with_a_reason_and_done(client: Client) -> None:
     assert last["choices"][0]["finish_reason"] == "length"
 
     texts = events(client.complete(stream=True))
-    assert [event["choices"][0]["finish_reason"] for event in texts][-1] == "length"
-    assert "".join(event["choices"][0]["text"] for event in texts)
+    assert [event["choices"][0]["finish_reason"] for event in texts] == [None, None, None, "length"]
+    assert all(event["choices"][0]["text"] for event in texts)
 
 
 def usage_comes_last_where_it_is_asked_for(client: Client) -> None:
@@ -141,8 +143,10 @@ def usage_comes_last_where_it_is_asked_for(client: Client) -> None:
 def what_cannot_be_answered_is_an_error_object(client: Client) -> None:
     unknown = client.complete(model="nonsense")
     assert (unknown.status, unknown.json["error"]["type"]) == (404, "NotFoundError")
-    assert unknown.json["error"]["message"] == "The model `nonsense` does not exist."
-    for answer in (client.ask("POST", "/v1/completions", b"{"), client.complete(max_tokens=10_000)):
+    assert unknown.json["error"]["message"].startswith("The model `nonsense` does not exist.")
+    malformed = client.ask("POST", "/v1/completions", b"{")
+    without_prompt = client.ask("POST", "/v1/completions", {"model": client.model})
+    for answer in (malformed, without_prompt, client.complete(max_tokens=10_000), client.complete(model=1)):
         assert answer.status == 400
         assert answer.json["error"]["code"] == 400
         assert answer.json["error"]["message"]
@@ -162,6 +166,9 @@ def metrics_have_the_names_that_dashboards_ask_for(client: Client) -> None:
         assert f"vllm:{name}_bucket" in text
     for name in COUNTERS:
         assert re.search(rf"^vllm:{name}_total\{{", text, re.MULTILINE), name
+    assert re.search(
+        rf'^vllm:admission_rejections_total\{{model_name="{client.model}",reason="max_num', text, re.MULTILINE
+    )
     for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
         assert re.search(rf'^vllm:{name}\{{engine="0",model_name="{client.model}"\}} ', text, re.MULTILINE), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import defaultdict
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 COUNTERS = (
     "prompt_tokens", "generation_tokens", "prompt_tokens_cached", "prefix_cache_queries", "prefix_cache_hits",
-    "num_preemptions", "mm_cache_queries", "mm_cache_hits",
+    "external_prefix_cache_queries", "external_prefix_cache_hits", "num_preemptions", "mm_cache_queries",
+    "mm_cache_hits",
 )  # fmt: skip
 SECONDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 480.0, 960.0, 2560.0)
 TOKENS = (1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
@@ -20,7 +22,8 @@ HISTOGRAMS: dict[str, Sequence[float]] = {
          "request_prefill_time_seconds", "request_decode_time_seconds"], SECONDS),
     **dict.fromkeys(
         ["request_prompt_tokens", "request_generation_tokens", "request_max_num_generation_tokens",
-         "request_params_n", "request_params_max_tokens", "iteration_tokens_total"], TOKENS),
+         "request_params_n", "request_params_max_tokens", "iteration_tokens_total", "request_num_preemptions",
+         "request_prefill_kv_computed_tokens"], TOKENS),
 }  # fmt: skip
 REASONS = ("stop", "length", "abort", "error", "repetition")
 
@@ -40,11 +43,6 @@ class Metrics:
         self.waiting = 0
         self.rejected = 0
 
-    def count(self, name: str, number: float = 1) -> None:
-        """Add to a counter."""
-        with self._lock:
-            self._counts[name] += number
-
     def observe(self, name: str, value: float) -> None:
         """Add a sample to a histogram."""
         with self._lock:
@@ -52,10 +50,34 @@ class Metrics:
             for place, bound in enumerate((*HISTOGRAMS[name], math.inf)):
                 self._buckets[name][place] += value <= bound
 
-    def finish(self, reason: str) -> None:
-        """Note why a request has ended."""
+    def request(self, prompt: int, asked: int, times: Sequence[float], seconds: float, reason: str) -> None:
+        """Note a request that has ended: tokens of its prompt and asked for, seconds to each token, and why."""
+        first = times[0] if times else seconds
+        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        samples: dict[str, Sequence[float]] = {
+            "time_to_first_token_seconds": times[:1],
+            "inter_token_latency_seconds": gaps,
+            "request_time_per_output_token_seconds": [(seconds - first) / max(len(gaps), 1)],
+            "e2e_request_latency_seconds": [seconds],
+            "request_inference_time_seconds": [seconds],
+            "request_prefill_time_seconds": [first],
+            "request_decode_time_seconds": [seconds - first],
+            "request_prompt_tokens": [prompt],
+            "request_generation_tokens": [len(times)],
+            "request_max_num_generation_tokens": [len(times)],
+            "request_params_n": [1],
+            "request_params_max_tokens": [asked],
+            "iteration_tokens_total": [1] * len(times),
+            "request_num_preemptions": [0],
+            "request_prefill_kv_computed_tokens": [prompt],
+        }
         with self._lock:
             self._finished[reason] += 1
+            self._counts["prompt_tokens"] += prompt
+            self._counts["generation_tokens"] += len(times)
+        for name, values in samples.items():
+            for value in values:
+                self.observe(name, value)
 
     def move(self, *, running: int = 0, waiting: int = 0) -> None:
         """Change how many requests run and wait."""
@@ -93,6 +115,9 @@ class Metrics:
         yield "# TYPE vllm:request_success_total counter"
         for reason, number in self._finished.items():
             yield f'vllm:request_success_total{{{self._labels},finished_reason="{reason}"}} {float(number)}'
+        yield "# TYPE vllm:admission_rejections_total counter"
+        name = self._labels.split(",")[1]
+        yield f'vllm:admission_rejections_total{{{name},reason="max_num_queued_reqs"}} {float(self.rejected)}'
         for name, bounds in HISTOGRAMS.items():
             yield f"# TYPE vllm:{name} histogram"
             for bound, number in zip((*bounds, "+Inf"), self._buckets[name], strict=True):

@@ -33,7 +33,7 @@ _GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # what an API key is asked f
 _WORDS = ("sase", "ralo", "badu", "laru", "sebe", "nisi", "kena", "sena", "deke", "nala", "beru", "deli")
 _GENERATE = ("/v1/completions", "/v1/chat/completions")
 _POOL = ("/v1/embeddings",)
-_KNOWN = ("/health", "/ping", "/version", "/load", "/metrics", "/v1/models", *_GENERATE, *_POOL)
+_GET = ("/health", "/ping", "/version", "/load", "/metrics", "/v1/models")
 
 
 class HttpError(Exception):
@@ -221,8 +221,12 @@ class Handler(BaseHTTPRequestHandler):
             self._no_such(path)
 
     def _no_such(self, path: str) -> None:
-        other = path in _KNOWN
+        other = path in (*_GET, *self._work_paths)
         self.answer(405 if other else 404, {"detail": "Method Not Allowed" if other else "Not Found"})
+
+    @property
+    def _work_paths(self) -> tuple[str, ...]:
+        return _POOL if self.server.settings.pooling else _GENERATE
 
     def _post(self, path: str) -> None:
         if path == "/stand_in/fault":
@@ -230,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.fault and self.server.fault not in FAULTS:
                 raise HttpError(400, f"there are {', '.join(FAULTS)}", "BadRequestError")
             self.answer(200, {})
-        elif path in (_POOL if self.server.settings.pooling else _GENERATE):
+        elif path in self._work_paths:
             self._work(path)
         elif path == "/ping":
             self.raw(self.server.health_status(), "", "text/plain")
@@ -258,8 +262,12 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(request, dict):
             raise HttpError(400, "Input should be a valid dictionary", "BadRequestError")
         model = request.get("model") or self.server.settings.models[0]
+        if not isinstance(model, str):
+            raise HttpError(400, "1 validation error: body.model should be a string", "Bad Request", "body.model")
         if model not in self.server.settings.models:
-            raise HttpError(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
+            aliases = ", ".join(self.server.settings.models)
+            message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
+            raise HttpError(404, message, "NotFoundError", "model")
         return request
 
     def _meet_faults(self, wishes: Mapping[str, Any]) -> None:
@@ -287,32 +295,25 @@ class Handler(BaseHTTPRequestHandler):
     def _generate(self, work: Generation, wishes: Mapping[str, Any]) -> None:
         pause = float(wishes.get("token_seconds", self.server.settings.token_seconds))
         start = time.monotonic()
+        times: list[float] = []
         pieces: list[str] = []
-        reason = "length"
+        wanted = 0 if self.server.fault == "empty" else work.max_tokens
+        reason = "length" if wanted else "abort"
         if work.stream:
             self.begin_stream()
             if work.chat:
                 self.event(work.chunk("", None, role=True))
-        for piece in self.server.tokens(0 if self.server.fault == "empty" else work.max_tokens):
+        for piece in self.server.tokens(wanted):
             if self.server.aborted.wait(pause):
                 reason = "abort"
                 break
-            if not pieces:
-                self.server.counts.observe("time_to_first_token_seconds", time.monotonic() - start)
-            else:
-                self.server.counts.observe("inter_token_latency_seconds", pause)
+            times.append(time.monotonic() - start)
             pieces.append(piece)
-            if work.stream:
+            if work.stream and len(pieces) < wanted:  # the last one comes with the reason
                 self.event(work.chunk(piece, None))
-        reason = "abort" if self.server.fault == "empty" else reason
-        self.server.counts.count("prompt_tokens", work.prompt_tokens)
-        self.server.counts.count("generation_tokens", len(pieces))
-        self.server.counts.observe("e2e_request_latency_seconds", time.monotonic() - start)
-        self.server.counts.observe("request_prompt_tokens", work.prompt_tokens)
-        self.server.counts.observe("request_generation_tokens", len(pieces))
-        self.server.counts.finish(reason)
+        self.server.counts.request(work.prompt_tokens, work.max_tokens, times, time.monotonic() - start, reason)
         if work.stream:
-            self.event(work.chunk("", reason))
+            self.event(work.chunk(pieces[-1] if len(pieces) == wanted > 0 else "", reason))
             if work.usage:
                 self.event(work.envelope() | {"choices": [], "usage": work.used(len(pieces))})
             self.event("[DONE]")
@@ -384,13 +385,8 @@ class Generation:
         asked = request.get("max_completion_tokens") or request.get("max_tokens")
         wanted = (room if chat else 16) if asked is None else asked
         if wanted < 1 or wanted > room:
-            raise HttpError(
-                400,
-                f"This model's maximum context length is {settings.max_model_len} tokens. However, you requested "
-                f"{wanted} output tokens and your prompt contains at least {prompt} input tokens.",
-                "BadRequestError",
-                "max_tokens",
-            )
+            message = f"max_tokens={wanted} cannot be greater than max_model_len={settings.max_model_len}."
+            raise HttpError(400, message, "BadRequestError", "max_tokens")
         usage = bool((request.get("stream_options") or {}).get("include_usage"))
         stream = bool(request.get("stream"))
         return cls(request.get("model") or settings.models[0], chat, wanted, stream, usage, prompt)

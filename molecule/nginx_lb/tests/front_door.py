@@ -1,4 +1,4 @@
-"""A client of NGINX, from outside of its host."""
+"""A client of NGINX, from outside of its host, for completions of the stand-in for vLLM behind it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def arrived(self) -> Any:
+        """What the server says of itself and of the request that it got."""
+        return self.json["stand_in"]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a stream that has come to its end."""
+        events = [line for line in self.body.splitlines() if line.startswith(b"data: ")]
+        assert events.pop() == b"data: [DONE]"
+        return sum(bool(json.loads(event)["choices"][0]["text"]) for event in events)
+
 
 class FrontDoor:
     """NGINX on one host. Every request uses a new connection."""
@@ -31,7 +43,18 @@ class FrontDoor:
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
 
-    def post(self, path: str = "/v1/chat/completions", headers: dict[str, str] | None = None, **body: Any) -> Answer:
+    def post(
+        self,
+        path: str = "/v1/completions",
+        headers: dict[str, str] | None = None,
+        *,
+        tokens: int = 1,
+        interval: float = 0,  # seconds before each token
+        busy: int = 0,  # the server on this port has no room for the request
+        **wishes: Any,
+    ) -> Answer:
+        told = {"token_seconds": interval, "busy": [busy]}
+        body = {"prompt": "Hi", "max_tokens": tokens, "stand_in": told, **wishes}
         return self.request("POST", path, json.dumps(body).encode(), headers)
 
     def request(

@@ -32,12 +32,12 @@ def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
     front_doors: list[FrontDoor], play: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     def servers(front_door: FrontDoor) -> set[int]:
-        return {front_door.post(model="big").json["server"] for _ in range(6)}
+        return {front_door.post(model="big").arrived["port"] for _ in range(6)}
 
     before = [front_door.host.file("/etc/nginx/nginx.conf").content_string for front_door in front_doors]
     with ThreadPoolExecutor(2 * len(front_doors)) as clients:
         streams = [
-            clients.submit(front_door.post, model="big", stream=True, chunks=60, interval=0.25)
+            clients.submit(front_door.post, model="big", stream=True, tokens=60, interval=0.25)
             for front_door in front_doors
             for _ in range(2)  # one for each server of the model
         ]
@@ -46,7 +46,7 @@ def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
         assert not any(stream.done() for stream in streams)
         assert [servers(front_door) for front_door in front_doors] == [{9004}, {9004}]
 
-    assert [stream.result().body.count(b"data:") for stream in streams] == [61] * len(streams)
+    assert [stream.result().tokens for stream in streams] == [60] * len(streams)
     for front_door, text in zip(front_doors, before, strict=True):
         drained = front_door.host.file("/etc/nginx/nginx.conf").content_string
         assert drained == text.replace("9003 max_fails=1 fail_timeout=1s;", "9003 max_fails=1 fail_timeout=1s down;")
@@ -81,7 +81,7 @@ def test_one_model_needs_no_routing(front_doors: list[FrontDoor], change: Callab
 
     for front_door in front_doors:
         assert "js_content" not in front_door.host.file("/etc/nginx/nginx.conf").content_string
-        answer = front_door.post(model="an adapter", input="x" * 8_000_000)
-        assert (answer.status, answer.json["server"]) == (200, 9001)
-        stream = front_door.post(model="small", stream=True, chunks=3, interval=0.3)
+        answer = front_door.post(model="an adapter", prompt="x" * 8_000_000)
+        assert (answer.status, answer.arrived["port"]) == (200, 9001)
+        stream = front_door.post(model="small", stream=True, tokens=3, interval=0.3)
         assert stream.arrivals[-1] - stream.arrivals[0] > 0.6
