@@ -24,8 +24,6 @@ from .hosts import MACHINE
 from .settings import NAME, LabError
 
 _BOOT_SECONDS = 60
-# Beside the lab, the lab comes first: its tests have clients that wait, a scenario has none.
-_CPU_SHARES = 256  # of 1024
 _UP = {"running", "degraded"}  # what systemd says when it has started all there is
 
 
@@ -38,7 +36,6 @@ def options(platform: Mapping[str, Any]) -> dict[str, Any]:
         "devices": platform.get("devices", []),
         "tmpfs": MACHINE["tmpfs"] | {"/tmp": "exec"},
         "network": NAME,
-        "cpu_shares": _CPU_SHARES,
     }
 
 
