@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import hashlib
+import importlib.util
 import re
 import subprocess
 from collections.abc import Iterable
@@ -12,9 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 # What makes the hosts, what installs on them, and what runs Ansible.
-COMMON = ("plugins/*", "tests/lab/*", "tests/fake_nvml/*", "requirements-dev.txt", "galaxy.yml", "meta/runtime.yml")
+COMMON = ("tests/lab/*", "tests/fake_nvml/*", "requirements-dev.txt", "galaxy.yml", "meta/runtime.yml")
 _TESTS_OF_THE_LAB = "tests/lab/test_*.py"
-_ROLE = re.compile(r"\bgpuhosts\.vllm\.(\w+)\b")
+_NAME = re.compile(r"\bgpuhosts\.vllm\.(\w+)\b")  # of a role, a module, a filter
+_COLLECTION = "ansible_collections.gpuhosts.vllm."
 
 
 def tracked(root: Path = ROOT) -> list[str]:
@@ -34,17 +37,51 @@ def changed_since(revision: str, root: Path = ROOT) -> list[str]:
 
 
 def of_scenario(name: str, root: Path = ROOT) -> list[str]:
-    """Patterns of what a scenario of Molecule depends on: itself, the roles that it names, those that these name."""
+    """Patterns of what a scenario of Molecule depends on: itself, what it names of the collection, and what that names."""
     todo = [root / "molecule" / name]
-    roles: set[str] = set()
+    names: set[str] = set()
+    patterns = {f"molecule/{name}/*", "molecule/common/*", "molecule/conftest.py", ".config/molecule/*", *COMMON}
     while todo:
         for path in todo.pop().rglob("*.yml"):
-            for role in set(_ROLE.findall(path.read_text())) - roles:
-                if (root / "roles" / role).is_dir():
-                    roles.add(role)
-                    todo.append(root / "roles" / role)
-    scenario = [f"molecule/{name}/*", "molecule/common/*", "molecule/conftest.py", ".config/molecule/*"]
-    return [*scenario, *(f"roles/{role}/*" for role in sorted(roles)), *COMMON, f"!{_TESTS_OF_THE_LAB}"]
+            text = path.read_text()
+            if "/stand_in" in text:
+                patterns.add("tests/stand_in/*")
+            for found in set(_NAME.findall(text)) - names:
+                names.add(found)
+                if (root / "roles" / found).is_dir():
+                    patterns.add(f"roles/{found}/*")
+                    todo.append(root / "roles" / found)
+                patterns |= of_plugin(found, root)
+    return [*sorted(patterns), f"!{_TESTS_OF_THE_LAB}"]
+
+
+def of_plugin(name: str, root: Path = ROOT) -> set[str]:
+    """The files of a module, an action or a filter of the collection, and all that these import of it."""
+    plugins = root / "plugins"
+    todo = [path for kind in ("action", "modules") for path in plugins.glob(f"{kind}/{name}.py")]
+    todo += [path for path in plugins.glob("filter/*.py") if f'"{name}"' in path.read_text()]
+    found: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += _imports(path, root)
+    return {str(path.relative_to(root)) for path in found}
+
+
+def _imports(path: Path, root: Path) -> list[Path]:
+    """Files of the collection that a plugin imports; ``from x import y`` may mean a module y or a name in x."""
+    package = ".".join(path.relative_to(root).parent.parts)
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    places = [root / name.removeprefix(_COLLECTION).replace(".", "/") for name in names]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+    return [file for file in files if file.is_relative_to(root / "plugins") and file.is_file()]
 
 
 def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -25,7 +25,7 @@ PYTHON = os.path.relpath(sys.executable)  # as a reader of the output may type i
 GREEN = CACHE / "green"  # name of a phase -> what it depended on when it last passed
 AT_ONCE = 2
 EVERYTHING = ("*",)
-_LAB = ("roles/*", "playbooks/*", "inventories/lab/*", "ansible.cfg", *inputs.COMMON)
+_LAB = ("roles/*", "plugins/*", "playbooks/*", "inventories/lab/*", "ansible.cfg", "tests/stand_in/*", *inputs.COMMON)
 _QUIET_SECONDS = 30  # without a word from any phase: say what runs
 _LAST_LINES = 40
 

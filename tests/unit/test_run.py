@@ -31,7 +31,14 @@ def checkout(tmp_path: Path) -> Path:
     """A repository with one commit."""
     for path, text in {
         "molecule/web/converge.yml": "roles: [{role: gpuhosts.vllm.nginx}]",
-        "roles/nginx/tasks/main.yml": "include_role: {name: gpuhosts.vllm._common}\ngpuhosts.vllm.host_info:",
+        "roles/nginx/tasks/main.yml": "include_role: {name: gpuhosts.vllm._common}\ngpuhosts.vllm.facts: {{ x | "
+        "gpuhosts.vllm.turned }}",
+        "plugins/modules/facts.py": "from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import pci",
+        "plugins/modules/other.py": "",
+        "plugins/module_utils/_host/__init__.py": "",
+        "plugins/module_utils/_host/pci.py": "from .._errors import One",
+        "plugins/module_utils/_errors.py": "import ast",
+        "plugins/filter/turn.py": 'FILTERS = {"turned": None}',
         "roles/_common/tasks/main.yml": "",
         "roles/other/tasks/main.yml": "",
         "README.md": "",
@@ -44,11 +51,24 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_scenario_depends_on_its_roles_and_on_those_that_they_name(checkout: Path) -> None:
+def test_a_scenario_depends_on_its_roles_and_plugins_and_on_those_that_they_name(checkout: Path) -> None:
     patterns = inputs.of_scenario("web", checkout)
-    changed = ["molecule/web/tests/test_web.py", "roles/nginx/x", "roles/_common/x", "plugins/modules/x.py"]
+    changed = ["molecule/web/tests/test_web.py", "roles/nginx/x", "roles/_common/x", "tests/lab/hosts.py"]
+    changed += ["plugins/modules/facts.py", "plugins/module_utils/_host/pci.py", "plugins/module_utils/_errors.py"]
+    changed += ["plugins/filter/turn.py"]
     assert inputs.matching(changed, patterns) == changed
-    assert inputs.matching(["README.md", "roles/other/x", "molecule/db/x", "tests/lab/test_1.py"], patterns) == []
+    others = ["README.md", "roles/other/x", "molecule/db/x", "tests/lab/test_1.py", "plugins/modules/other.py"]
+    assert inputs.matching([*others, "tests/stand_in/server.py"], patterns) == []
+
+
+def test_the_planner_concerns_no_scenario_and_the_stand_in_one() -> None:
+    def chosen(path: str) -> set[str]:
+        return {name for name, phase in run.phases(run.scenarios()).items() if inputs.matching([path], phase.files)}
+
+    anything = {"lint", "unit", "artifact", "lab"}
+    assert chosen("plugins/module_utils/_planner/plan.py") == anything
+    assert chosen("tests/stand_in/server.py") == {*anything, "molecule nginx_lb"}
+    assert "molecule nvidia_driver" in chosen("plugins/module_utils/_host/driver.py")
 
 
 def test_new_changed_and_deleted_files_are_changes(checkout: Path) -> None:
