@@ -37,7 +37,7 @@ def changed_since(revision: str, root: Path = ROOT) -> list[str]:
 
 
 def of_scenario(name: str, root: Path = ROOT) -> list[str]:
-    """Patterns of what a scenario of Molecule depends on: itself, what it names of the collection, and what that names."""
+    """Patterns of what a scenario of Molecule depends on: itself, what it names of the collection, what that names."""
     todo = [root / "molecule" / name]
     names: set[str] = set()
     patterns = {f"molecule/{name}/*", "molecule/common/*", "molecule/conftest.py", ".config/molecule/*", *COMMON}
