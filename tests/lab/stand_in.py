@@ -6,6 +6,7 @@ An inventory asks for it with ``vllm_version: 0.33.0+standin``, ``vllm_lock: "{{
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,13 +65,21 @@ def make(directory: Path) -> tuple[Path, str]:
 
 def publish() -> None:
     """Put the wheel into the mirror, with an index of its own, and its lock beside the lab's keys."""
-    wheels = MIRROR / "stand-in" / "wheels"
-    wheel, lock = make(wheels)
-    found = {wheel: sha256(wheel)}
-    for original in (MIRROR / "wheels").glob("[Pp]y[Yy][Aa][Mm][Ll]-*.whl"):
-        copy = wheels / original.name
-        copy.write_bytes(original.read_bytes())
-        found[copy] = sha256(copy)
-    write_index(MIRROR / "stand-in" / "simple", found)
+    home = MIRROR / "stand-in"
+    with tempfile.TemporaryDirectory() as directory:
+        made, lock = make(Path(directory))
+        content, digest = made.read_bytes(), sha256(made)
     STATE.mkdir(mode=0o700, exist_ok=True)
     (STATE / LOCK_FILE).write_text(lock)
+    page = home / "simple" / "vllm" / "index.html"
+    if page.is_file() and digest in page.read_text():
+        return  # somebody may be reading it
+    wheel = home / "wheels" / _NAME
+    wheel.parent.mkdir(parents=True, exist_ok=True)
+    wheel.write_bytes(content)
+    found = {wheel: digest}
+    for original in (MIRROR / "wheels").glob("[Pp]y[Yy][Aa][Mm][Ll]-*.whl"):
+        copy = wheel.with_name(original.name)
+        copy.write_bytes(original.read_bytes())
+        found[copy] = sha256(copy)
+    write_index(home / "simple", found)
