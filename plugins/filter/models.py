@@ -10,7 +10,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import CATALOGUE, GpuType, gpu_type
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import did_you_mean
 
-_PART = re.compile(r"\s*(\d+)\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", re.IGNORECASE)
+MOST_GPUS = 64
+_KEYS = ("name", "address", "gpus")
+_HOW = "Write {name: gpu1, gpus: '8 x H100 80GB HBM3, NVLink'}, or '2 x RTX 4090 + 1 x L4' for several types."
+_PART = re.compile(r"\s*(\d{1,9})\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", re.IGNORECASE)
 
 
 def model_sources(models: Any, place: str) -> list[dict[str, Any]]:
@@ -44,16 +47,29 @@ def described_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     :raises AnsibleFilterError: a description that cannot be read, or a GPU that is not in the catalogue.
     """
-    return [_described(host) for host in hosts]
+    if isinstance(hosts, (str, Mapping)):
+        raise AnsibleFilterError(f"fleet_described_hosts is no list of hosts: {hosts!r}. {_HOW}")
+    described = [_described(host) for host in hosts]
+    names = [host["name"] for host in described]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise AnsibleFilterError(f"fleet_described_hosts has two hosts called {twice!r}; give each a name of its own.")
+    return described
 
 
-def _described(host: Mapping[str, Any]) -> dict[str, Any]:
+def _described(host: Any) -> dict[str, Any]:
+    if not isinstance(host, Mapping):
+        raise AnsibleFilterError(f"{host!r} is no description of a host. {_HOW}")
+    for key in host:
+        if key not in _KEYS:
+            hint = did_you_mean(str(key), _KEYS) or f"; there are {', '.join(_KEYS)}."
+            raise AnsibleFilterError(f"{dict(host)!r}: unknown key {str(key)!r} in the description of a host{hint}")
     parts = [_PART.fullmatch(part) for part in str(host.get("gpus", "")).split("+")]
-    if "name" not in host or None in parts:
-        raise AnsibleFilterError(
-            f"{dict(host)!r} is no description of a host; write {{name: gpu1, gpus: '8 x H100 80GB HBM3, NVLink'}}, or "
-            "'2 x RTX 4090 + 1 x L4' for several types."
-        )
+    if not host.get("name") or None in parts:
+        raise AnsibleFilterError(f"{dict(host)!r} is no description of a host. {_HOW}")
+    number = sum(int(part.group(1)) for part in parts if part)
+    if not 0 < number <= MOST_GPUS:
+        raise AnsibleFilterError(f"{host['name']}: {number} GPUs are no host; there are 1 to {MOST_GPUS} in one.")
     gpus: list[dict[str, Any]] = []
     linked: dict[str, list[list[int]]] = {"nvlink": [], "pcie": []}
     for count, name, link in (part.groups() for part in parts if part):
@@ -75,11 +91,27 @@ def _described(host: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known(name: str, host: str) -> GpuType:
     kind = gpu_type(name)
+    if re.search(r"\bmig\b|-\d+[abcq]\b", name, re.IGNORECASE):
+        raise AnsibleFilterError(
+            f"{host}: {name!r} is a part of a GPU; only whole ones are planned. Name the whole GPU."
+        )
+    stated = re.search(r"\b(\d+) ?GB\b", name, re.IGNORECASE)
+    # GH200 is called after the memory of its CPU.
+    if kind.known and stated and "GH200" not in kind.name and not _near(int(stated.group(1)), kind.marketing_gb):
+        raise AnsibleFilterError(
+            f"{host}: there is no {name!r} in the catalogue of this collection; the nearest is {kind.name!r} with "
+            f"{kind.marketing_gb} GB."
+        )
     if not kind.known:
         names = sorted({known.name for known in CATALOGUE})
         hint = did_you_mean(name, names) or f"; there are {', '.join(names)}."
         raise AnsibleFilterError(f"{host}: there is no GPU called {name!r} in the catalogue of this collection{hint}")
     return kind
+
+
+def _near(stated: int, known: int) -> bool:
+    """Whether two sizes mean the same memory; names round it."""
+    return 0.9 * known <= stated <= 1.1 * known
 
 
 def _facts(name: str, kind: GpuType) -> dict[str, Any]:

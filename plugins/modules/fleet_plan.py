@@ -128,8 +128,11 @@ options:
       - Engines that are pinned, or run on vLLM's CPU build, and pipelines, measure nothing.
     type: path
   engine_environment:
-    description: What the role vllm puts into the environment of all engines. A measurement under another one does not
-      count.
+    description:
+      - What the role vllm puts into the environment of all engines, its variable C(vllm_environment). A measurement
+        under another one does not count.
+      - Names of secrets (C(HF_TOKEN), C(*_API_KEY), ...) are refused here and in C(env) of a model, because the files
+        are readable; each has a variable of the role vllm.
     type: dict
     default: {}
   pin_kv_cache:
@@ -210,6 +213,7 @@ rejected:
 """
 
 import json
+import re
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -224,6 +228,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts impor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.facts import check_facts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
 
@@ -273,7 +278,10 @@ def main() -> None:
     )
     given = module.params
     try:
-        wishes, warnings = read_wishes(given["models"], given["vllm_version"], given["groups"])
+        wishes, warnings = read_wishes(
+            given["models"], given["vllm_version"], given["groups"], given["engine_environment"]
+        )
+        check_facts(given["model_facts"])
         known = measurements(given["calibration"]) if given["calibration"] else []
         if given["calibration"] and not known:
             warnings.append(
@@ -290,7 +298,9 @@ def main() -> None:
         plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])
     except WishError as error:
         count = len(error.problems)
-        module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in vllm_models:\n{error}", problems=error.problems)
+        places = sorted({re.split(r"[.:\[]", problem)[0] for problem in error.problems}, reverse=True)
+        where = " and ".join(places)
+        module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in {where}:\n{error}", problems=error.problems)
     except CalibrationError as error:
         module.fail_json(msg=f"The calibration {given['calibration']} cannot be used: {error}.")
     except PlacementError as error:

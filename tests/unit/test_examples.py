@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def play(playbook: str, example: str, reports: Path) -> subprocess.CompletedProcess[str]:
     """Run a playbook on the hosts that an example describes."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    variables = ["-e", f"@examples/{example}.yml", "-e", f"fleet_report_dir={reports}/new"]
+    variables = ["-e", f"@{Path('examples', example)}.yml", "-e", f"fleet_report_dir={reports}/new"]
     return subprocess.run(
         [program, f"playbooks/{playbook}.yml", *variables],
         cwd=ROOT,
@@ -46,6 +46,16 @@ def test_an_example_is_planned(example: str, tensor_sizes: dict[str, list[int]],
     assert found == tensor_sizes
     assert "KV CACHE" in (tmp_path / "new/plan.txt").read_text(encoding="utf-8")
     assert (tmp_path / "new/plan.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_hosts_that_are_described_as_text_are_told_in_one_line(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text('fleet_described_hosts: ["8 x H100 80GB HBM3"]\nvllm_models: [{name: a, source: org/a}]\n')
+    done = play("plan", str(wrong.with_suffix("")), tmp_path)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "'8 x H100 80GB HBM3' is no description of a host. Write {name: gpu1, gpus: '8 x H100" in said
+    assert "has no attribute" not in said
 
 
 def test_an_instance_that_spans_hosts_is_not_served_in_part(tmp_path: Path) -> None:

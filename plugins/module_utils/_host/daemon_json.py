@@ -17,10 +17,13 @@ _DEFAULT_LOG_DRIVER = "json-file"  # what the engine uses when the file names no
 
 
 def parse(text: str, path: str) -> dict[str, Any]:
-    """The settings in the text of a ``daemon.json``; a text of white space, as the engine itself has it, has none.
+    """The settings in the text of a ``daemon.json``, taken as the engine itself takes it.
+
+    A text of white space has none, nor has ``null``; a byte order mark in front is passed over.
 
     Raises ConfigFileError naming ``path`` and the line when it is no JSON object.
     """
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         return {}
     try:
@@ -30,6 +33,8 @@ def parse(text: str, path: str) -> dict[str, Any]:
         raise ConfigFileError(
             f"{where}: not JSON ({error.msg}). Nothing was changed. Mend that line, or move the file out of the way."
         ) from error
+    if settings is None:
+        return {}
     if not isinstance(settings, dict):
         raise ConfigFileError(
             f"{path}, line 1: not a JSON object but a {type(settings).__name__}. Nothing was changed. "

@@ -58,6 +58,7 @@ def _warnings(model_type: str, text_type: str, architecture: str, text: Mapping[
     return tuple(notes)
 
 
+MOST_LAYERS = 10_000  # far more than any model has; a loop over all of them ends
 _POOLING = re.compile(r"(ForSequenceClassification|EmbeddingModel|RewardModel|ForTokenClassification|BertModel)$")
 
 
@@ -85,6 +86,18 @@ def read_model(
         raise ModelConfigError(f"the fields of config.json do not go together: {error!r}") from error
 
 
+def _hold_against(total_bytes: int, formula: int, *, known: bool) -> None:
+    """Raise ModelConfigError where the files cannot be those of a model; ``known``: the formulas follow it.
+
+    No type that weights are kept in is so far from the one that the configuration names: float32 has twice the bytes of
+    bfloat16, two bits an eighth.
+    """
+    if total_bytes < 1 or (known and not formula / 10 <= total_bytes <= formula * 5):
+        raise ModelConfigError(
+            f"its files are said to have {total_bytes} bytes, but by its configuration they have about {formula}"
+        )
+
+
 def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_bytes: int | None) -> ModelSpec:
     """The work of :func:`read_model`."""
     text = text_config(config)
@@ -98,6 +111,8 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     count = count or len(first(text, "hybrid_override_pattern", "layers_block_type", "layer_types", default=""))
     if count < 1:
         raise ModelConfigError("config.json gives no number of layers: this is not the config of a language model")
+    if count > MOST_LAYERS:
+        raise ModelConfigError(f"config.json says that it has {count} layers, which no model has")
     dtype = str(first(text, "dtype", "torch_dtype", default=first(config, "dtype", "torch_dtype", default="bfloat16")))
     dtype_bytes = DTYPE_BYTES.get(dtype, 2)
     moe = read_moe(text)
@@ -116,7 +131,10 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     weights = Weights(formula + tower, tower, "formula")
     if headers:
         weights = weights_from_headers(headers)
-    elif total_bytes:
+    elif total_bytes is not None:
+        _hold_against(
+            int(total_bytes), weights.total_bytes, known=not _warnings(model_type, text_type, architecture, text)
+        )
         weights = Weights(int(total_bytes), max(0, int(total_bytes) - formula) if multimodal else 0, "size")
     length = max_model_len(text)
     seen = TOWERS.get(model_type, TOWER_DEFAULT) if multimodal else None

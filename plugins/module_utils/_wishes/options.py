@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from .._releases.options import TABLES
+from .._releases.values import JSON_OBJECTS, LEAST, MULTIPLES, PLUGGABLE, QUANTIZATIONS
 from .._releases.versions import PAIRED_OPTIONS_SINCE
 
 __all__ = ["Option", "check_options", "did_you_mean", "known_releases", "options_of", "wrong_value"]
@@ -75,6 +77,8 @@ def options_of(version: str) -> dict[str, Option] | None:
             names, takes, *choices = line.split()
             name = names.split(",")[0]
             option = Option(name, takes, tuple(choices[0].split(",")) if choices else ())
+            if name in PLUGGABLE and not option.choices:  # what vLLM itself brings is still known
+                option = Option(name, takes, options[name].choices if name in options else QUANTIZATIONS)
             options.update(dict.fromkeys(names.split(","), option))
             if takes == "-":
                 options = {key: other for key, other in options.items() if other.name != name}
@@ -83,10 +87,13 @@ def options_of(version: str) -> dict[str, Option] | None:
     return None
 
 
-def check_options(extra_args: Mapping[str, Any], version: str, where: str, problems: list[str]) -> dict[str, Any]:
+def check_options(
+    extra_args: Mapping[str, Any], version: str, where: str, problems: list[str], *, plugins: bool = False
+) -> dict[str, Any]:
     """The options by the names that vLLM gives them; what is wrong with them is added to ``problems``.
 
-    Options of a release that is not in the catalogue are let through: vLLM's own parser sees them on the hosts.
+    With ``plugins`` the engine loads some that may bring values of their own. Options of a release that is not in the
+    catalogue are let through: vLLM's own parser sees them on the hosts.
     """
     catalogue = options_of(version)
     options = catalogue or options_of(known_releases()[-1]) or {}
@@ -104,7 +111,7 @@ def check_options(extra_args: Mapping[str, Any], version: str, where: str, probl
             problems.append(f"{where}: vLLM {version} has no option {str(key)!r}{hint}")
         elif option.name in checked:
             problems.append(f"{where}: {str(key)!r} names {option.name!r} a second time; keep one.")
-        elif name in options and (wrong := _wrong(option, value)):
+        elif name in options and (wrong := _wrong(option, value, plugins=plugins)):
             problems.append(f"{where}.{key}: {wrong}")
         else:
             checked[option.name] = value if positive else not value
@@ -113,10 +120,10 @@ def check_options(extra_args: Mapping[str, Any], version: str, where: str, probl
     return {name: value for name, value in checked.items() if value is not False or name not in flags}
 
 
-def wrong_value(name: str, value: Any, version: str) -> str:
+def wrong_value(name: str, value: Any, version: str, *, plugins: bool = False) -> str:
     """What is wrong with the value of an option of a release; empty if nothing is known to be."""
     option = (options_of(version) or {}).get(name)
-    return _wrong(option, value) if option else ""
+    return _wrong(option, value, plugins=plugins) if option else ""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -138,10 +145,11 @@ def _spelling(key: str, options: Mapping[str, Option], release: tuple[int, ...])
     return name, True
 
 
-def _wrong(option: Option, value: Any) -> str:
+def _wrong(option: Option, value: Any, *, plugins: bool = False) -> str:
     """What is wrong with the value of an option; empty if nothing is."""
     values = value if isinstance(value, list) else [value]
-    strangers = [str(item) for item in values if option.choices and str(item) not in option.choices]
+    choices = () if plugins and option.name in PLUGGABLE else option.choices
+    strangers = [str(item) for item in values if choices and str(item) not in choices]
     wrong = ""
     if option.takes in ("flag", "switch"):
         wrong = "" if isinstance(value, bool) else f"it is a switch: write true or false, not {value!r}."
@@ -154,8 +162,38 @@ def _wrong(option: Option, value: Any) -> str:
     elif not _is_number(value, option.takes):
         wrong = f"it takes a number, not {value!r}."
     elif strangers:
-        wrong = f"{strangers[0]!r} is not one of {', '.join(option.choices)}."
-    return wrong
+        wrong = _stranger(option, strangers[0])
+    return wrong or _wrong_number(option.name, value) or _wrong_json(option.name, value)
+
+
+def _stranger(option: Option, value: str) -> str:
+    hint = did_you_mean(value, option.choices) or "."
+    own = " If a plug-in of vLLM brings it, name that in env.VLLM_PLUGINS." if option.name in PLUGGABLE else ""
+    return f"{value!r} is not one of {', '.join(option.choices)}{hint}{own}"
+
+
+def _wrong_number(name: str, value: Any) -> str:
+    """What is wrong with a number; abbreviations such as 8k are vLLM's to read."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return ""
+    if name in LEAST and number < LEAST[name]:
+        return f"{value!r} is too little; it is at least {LEAST[name]:g}."
+    if name in MULTIPLES and number % MULTIPLES[name]:
+        return f"{value!r} is no multiple of {MULTIPLES[name]}, which kernels of attention need."
+    return ""
+
+
+def _wrong_json(name: str, value: Any) -> str:
+    """What is wrong with a text that vLLM reads as JSON."""
+    if name not in JSON_OBJECTS or isinstance(value, Mapping):
+        return ""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        return f"it is no JSON ({error}); write it as a mapping."
+    return "" if isinstance(found, Mapping) else f"{value!r} is no mapping."
 
 
 def _is_number(value: Any, takes: str) -> bool:

@@ -13,23 +13,21 @@ from typing import Any
 
 from .._errors import WishError
 from .._releases.versions import DEFAULT_VERSION
+from .environment import OWNED, environment_problems
 from .options import check_options, did_you_mean, known_releases, options_of, wrong_value
 
 __all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
 
 AUTO = "auto"
 PORTS = range(1024, 65001)  # no privileges needed below it, room above it for replicas that count up
+# Bounds far beyond anything that exists, so that a slip of the finger is told and not computed.
+MOST_REPLICAS = 10_000
+MOST_TOKENS = 1_000_000_000
+MOST_REQUESTS = 1_000_000
+MOST_GPUS = 1024  # in either direction
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # fits a unit, a file, a URL
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
-_OWNED_ENV = {
-    "CUDA_DEVICE_ORDER": "the plan sets it.",
-    "CUDA_VISIBLE_DEVICES": "the planner chooses the GPUs.",
-    "HF_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
-    "HUGGING_FACE_HUB_TOKEN": "it would stand in readable files. Set vllm_hf_token.",
-    "VLLM_API_KEY": "it would stand in readable files. Set vllm_api_key.",
-    "VLLM_HOST_IP": "every host has another. Set fleet_address of the hosts.",
-}
+# As the hub has it: two names at most, each beginning with a letter or digit, without -- and ..
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,22 @@ class _WrongError(Exception):
 
 
 def read_wishes(
-    models: Any, version: str | None = None, groups: Mapping[str, Iterable[str]] | None = None
+    models: Any,
+    version: str | None = None,
+    groups: Mapping[str, Iterable[str]] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> tuple[list[Wish], list[str]]:
     """The wishes, and warnings about them.
 
     ``version`` is that of vLLM (None: the default of the role vllm); ``groups`` are the inventory's groups with their
-    hosts, by which ``hosts:`` of a model is understood (empty: they are not known).
+    hosts, by which ``hosts:`` of a model is understood (empty: they are not known); ``environment`` is that
+    of all engines, vllm_environment.
 
-    :raises WishError: any of the entries is wrong.
+    :raises WishError: any of the entries is wrong, or the environment.
     """
     if not isinstance(models, (list, tuple)) or not models:
         raise WishError(["vllm_models: names no model; give it a list of entries with at least name and source."])
-    problems: list[str] = []
+    problems = [f"vllm_environment: {wrong}" for wrong in environment_problems(environment or {}, "vllm_environment")]
     warnings: list[str] = []
     release = version or DEFAULT_VERSION
     if options_of(release) is None:
@@ -111,10 +113,12 @@ def _entry(
         return {}
     problems += (f"{where}: has no {key}; every model needs one." for key in ("name", "source") if key not in entry)
     values = _read(entry, _FIELDS, where, problems)
-    arguments = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems)
+    plugins = bool(values.get("env", {}).get("VLLM_PLUGINS"))
+    arguments = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems, plugins=plugins)
     if values.get("concurrency") and "max-num-seqs" in arguments:
         problems.append(f"{where}.extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.")
-    wrong_dtype = values.get("kv_cache_dtype") and wrong_value("kv-cache-dtype", values["kv_cache_dtype"], release)
+    dtype = values.get("kv_cache_dtype")
+    wrong_dtype = dtype and wrong_value("kv-cache-dtype", dtype, release, plugins=plugins)
     if wrong_dtype:
         problems.append(f"{where}.kv_cache_dtype: {wrong_dtype}")
     if values.get("hosts") is not None and groups:
@@ -178,6 +182,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _short(value: Any) -> str:
+    """A value in a message, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def _name(value: Any) -> str:
     if not _NAME.fullmatch(_text(value)):
         raise _WrongError(f"{value!r} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
@@ -190,14 +200,16 @@ def _source(value: Any) -> str:
     return str(value)
 
 
-def _whole(least: int, most: int | None = None) -> _Check:
+def _whole(least: int, most: int | None = None, *, limit: int = MOST_TOKENS) -> _Check:
     """A whole number; digits in a text are one too, which is what Ansible before 2.19 makes of templates."""
 
     def check(value: Any) -> int:
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        number = int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
         if isinstance(number, bool) or not isinstance(number, int) or number < least or (most and number > most):
             extent = f"of at least {least}" if most is None else f"from {least} to {most}"
-            raise _WrongError(f"{value!r} is not a whole number {extent}.")
+            raise _WrongError(f"{_short(value)} is not a whole number {extent}.")
+        if number > limit:
+            raise _WrongError(f"{_short(value)} is more than there can be; it is at most {limit}.")
         return number
 
     return check
@@ -243,7 +255,12 @@ def _parallelism(value: Any) -> Parallelism:
     if not isinstance(value, Mapping):
         raise _WrongError(f"{value!r} is neither auto nor a mapping such as {{tensor: 4, pipeline: 2}}.")
     problems: list[str] = []
-    values = _read(value, {"tensor": _whole(1), "pipeline": _whole(1), "expert": _boolean}, "", problems)
+    values = _read(
+        value,
+        {"tensor": _whole(1, limit=MOST_GPUS), "pipeline": _whole(1, limit=MOST_GPUS), "expert": _boolean},
+        "",
+        problems,
+    )
     if problems:
         raise _WrongError(" ".join(problem.lstrip(".: ") for problem in problems))
     return Parallelism(**values)
@@ -270,13 +287,10 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _env(value: Any) -> dict[str, str]:
     variables = _mapping(value)
-    for name, content in variables.items():
-        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            raise _WrongError(f"{name!r} is not the name of an environment variable.")
-        if name in _OWNED_ENV:
-            raise _WrongError(f"{name} is not for env: {_OWNED_ENV[name]}")
-        if isinstance(content, bool) or not isinstance(content, (str, int, float)):
-            raise _WrongError(f"the value of {name} is not a text; quote it.")
+    problems = [f"{name} is not for env: {OWNED[name]}" for name in variables if name in OWNED]
+    problems += environment_problems(variables, "env")
+    if problems:
+        raise _WrongError(" ".join(problems))
     return {name: str(content) for name, content in sorted(variables.items())}
 
 
@@ -284,10 +298,10 @@ _FIELDS: dict[str, _Check] = {
     "name": _name,
     "source": _source,
     "revision": _auto(_text),
-    "replicas": _auto(_whole(1)),
+    "replicas": _auto(_whole(1, limit=MOST_REPLICAS)),
     "objective": _one_of("throughput", "latency", "balanced"),
-    "context_length": _auto(_whole(1)),
-    "concurrency": _auto(_whole(1)),
+    "context_length": _auto(_whole(1, limit=MOST_TOKENS)),
+    "concurrency": _auto(_whole(1, limit=MOST_REQUESTS)),
     "parallelism": _auto(_parallelism),
     "gpu_memory_utilization": _auto(_fraction),
     "kv_cache_dtype": _auto(_text),

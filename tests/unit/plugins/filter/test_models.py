@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -77,9 +78,24 @@ def test_several_types_in_one_host(gpus: str, link: str, domains: list[list[int]
 @pytest.mark.parametrize(
     ("host", "message"),
     [
-        ({"name": "gpu1", "gpus": "eight H100"}, "is no description of a host; write"),
-        ({"gpus": "8 x H100"}, "is no description of a host; write"),
-        ({"name": "gpu1", "gpus": "8 x H100 + L4"}, "is no description of a host; write"),
+        ("8 x H100 80GB HBM3", "'8 x H100 80GB HBM3' is no description of a host. Write {name: gpu1, gpus:"),
+        (
+            {"name": "gpu1", "gpus": "1 x L4", "adress": "10.0.0.1"},
+            "unknown key 'adress' in the description of a host; did you mean 'address'?",
+        ),
+        ({"name": "gpu1", "gpus": "1000000 x H100"}, "gpu1: 1000000 GPUs are no host; there are 1 to 64 in one"),
+        ({"name": "gpu1", "gpus": "0 x H100"}, "gpu1: 0 GPUs are no host"),
+        ({"name": "gpu1", "gpus": "1 x A1000"}, "gpu1: there is no GPU called 'A1000' in the catalogue"),
+        ({"name": "gpu1", "gpus": "1 x H1000"}, "gpu1: there is no GPU called 'H1000' in the catalogue"),
+        ({"name": "gpu1", "gpus": "1 x H100 MIG 3g.40gb"}, "gpu1: 'H100 MIG 3g.40gb' is a part of a GPU; only whole"),
+        ({"name": "gpu1", "gpus": "1 x A100-20C"}, "gpu1: 'A100-20C' is a part of a GPU"),
+        (
+            {"name": "gpu1", "gpus": "2 x RTX 4060 Ti 8GB"},
+            "gpu1: there is no 'RTX 4060 Ti 8GB' in the catalogue of this collection; the nearest is 'RTX 4060 Ti'",
+        ),
+        ({"name": "gpu1", "gpus": "eight H100"}, "is no description of a host. Write"),
+        ({"gpus": "8 x H100"}, "is no description of a host. Write"),
+        ({"name": "gpu1", "gpus": "8 x H100 + L4"}, "is no description of a host. Write"),
         (
             {"name": "gpu1", "gpus": "8 x RTX 409O"},
             "gpu1: there is no GPU called 'RTX 409O' in the catalogue of this collection; did you mean 'RTX 4090'?",
@@ -90,6 +106,13 @@ def test_several_types_in_one_host(gpus: str, link: str, domains: list[list[int]
         ),
     ],
 )
-def test_what_cannot_be_described_is_said(host: dict[str, Any], message: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=message):
+def test_what_cannot_be_described_is_said(host: Any, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=re.escape(message)):
         FILTERS["described_hosts"]([host])
+
+
+def test_hosts_that_are_no_list_and_two_of_one_name_are_told() -> None:
+    with pytest.raises(AnsibleFilterError, match="fleet_described_hosts is no list of hosts: '8 x H100'"):
+        FILTERS["described_hosts"]("8 x H100")
+    with pytest.raises(AnsibleFilterError, match="two hosts called 'gpu1'"):
+        FILTERS["described_hosts"]([{"name": "gpu1", "gpus": "1 x L4"}] * 2)

@@ -142,6 +142,16 @@ def test_every_mistake_is_told(run_module: RunModule) -> None:
     assert result["msg"] == "2 mistakes in vllm_models:\n" + "\n".join(result["problems"])
 
 
+def test_a_secret_in_the_environment_of_all_engines_is_refused_without_its_value(run_module: RunModule) -> None:
+    result = run_module(fleet_plan, models=[TINY], engine_environment={"HF_TOKEN": "hf_s3cret"})
+    assert result["msg"] == (
+        "1 mistake in vllm_environment:\nvllm_environment: HF_TOKEN is not for vllm_environment: it would stand in "
+        "readable files. Set vllm_hf_token."
+    )
+    both = run_module(fleet_plan, models=[TINY | {"nam": 1}], engine_environment={"HF_TOKEN": "hf_s3cret"})
+    assert both["msg"].startswith("2 mistakes in vllm_models and vllm_environment:\n")
+
+
 def test_the_groups_say_what_hosts_there_are(run_module: RunModule) -> None:
     result = run_module(fleet_plan, models=[TINY | {"hosts": "gpu_host"}], groups={"gpu_hosts": ["gpu1"]})
     assert result["msg"] == (

@@ -18,9 +18,15 @@ SETTINGS = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("text", ["", " \n", "{}"])
+@pytest.mark.parametrize("text", ["", " \n", "{}", "null", "null\n", "\ufeff", "\ufeff{}"])
 def test_a_file_can_be_without_settings(text: str) -> None:
     assert parse(text, "daemon.json") == {}
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    """Editors on Windows write one, and dockerd skips it."""
+    text = '\ufeff{\n  "registry-mirrors": ["https://mirror.example.org"]\n}\n'
+    assert parse(text, "daemon.json") == {"registry-mirrors": ["https://mirror.example.org"]}
 
 
 @pytest.mark.parametrize(

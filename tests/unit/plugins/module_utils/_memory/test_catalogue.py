@@ -41,6 +41,43 @@ def test_names(name: str, total: float, capability: tuple[int, int]) -> None:
     assert (found.total_gib, found.compute_capability) == (total, capability)
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("H100-SXM5", "H100 80GB"),
+        ("h100_pcie", "H100 PCIe"),
+        ("H800", "H100 80GB"),
+        ("RTX4090", "RTX 4090"),
+        ("RTX 3080Ti", "RTX 3080 Ti"),
+        ("NVIDIA GH200 480GB", "GH200 96GB"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("A800-SXM4-40GB", "A100 40GB"),
+    ],
+)
+def test_names_as_people_write_them(name: str, known: str) -> None:
+    assert gpu_type(name).name == known
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA RTX A1000",
+        "A1000",
+        "H1000",
+        "RTX A400",
+        "L400",
+        "H2000",
+        "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
+        "H100 MIG 3g.40gb",
+        "GRID A100-20C",
+        "NVIDIA A10-8Q",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+    ],
+)
+def test_what_only_looks_like_a_gpu_of_the_catalogue_is_not_known(name: str) -> None:
+    assert not gpu_type(name).known
+
+
 def test_a_measured_total_wins() -> None:
     assert gpu_type("H100", 79.15).total_gib == 79.15
     odd = gpu_type("16GB GPU", 15.47)

@@ -90,3 +90,17 @@ def test_where_hosts_have_one_gpu_each_there_is_nothing_to_choose_for_a_model_th
     assert "whether it fits is not checked" in made["warnings"][0]
     with pytest.raises(PlacementError, match="because its files were not read"):
         plan({"source": "acme/tiny"}, {}, gpus=1)
+
+
+@pytest.mark.parametrize("size", [-1_000_000_000_000, 0, 1, 10**15])
+def test_a_size_that_the_configuration_contradicts_is_refused(size: int) -> None:
+    message = refused({"source": "acme/tiny"}, {"llama": {"config": LLAMA, "safetensors_bytes": size}})
+    assert f"its files are said to have {size} bytes, but by its configuration they have about 141107" in message
+    for right in (141_107_412_992, 2 * 141_107_412_992, 40_000_000_000):
+        assert plan({"source": "acme/tiny"}, {"llama": {"config": LLAMA, "safetensors_bytes": right}})["instances"]
+
+
+@pytest.mark.parametrize("layers", [10**5, 10**7, 10**30])
+def test_layers_without_number_end_at_once(layers: int) -> None:
+    config = LLAMA | {"num_hidden_layers": layers}
+    assert f"it has {layers} layers, which no model has" in refused({"source": "a/b"}, {"llama": {"config": config}})

@@ -34,7 +34,7 @@ def test_the_catalogue_knows_what_each_release_has() -> None:
     assert set(old) <= set(new)
     assert old["tp"] is old["tensor-parallel-size"]
     assert old["kv-cache-dtype"].choices
-    assert not new["kv-cache-dtype"].choices  # plug-ins bring their own in 0.33
+    assert new["kv-cache-dtype"].choices == old["kv-cache-dtype"].choices  # plug-ins bring more in 0.33
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,46 @@ def test_newer_vllm_has_a_second_name_for_an_opposite() -> None:
             ".lora-modules: it takes a list of plain values; write a mapping as JSON text.",
         ),
         ({"dtype": "int8"}, ".dtype: 'int8' is not one of auto, bfloat16, float, float16, float32, half."),
+        (
+            {"dtype": "bfloat61"},
+            ".dtype: 'bfloat61' is not one of auto, bfloat16, float, float16, float32, half; did you mean 'bfloat16'?",
+        ),
+        ({"max-num-seqs": 0}, ".max-num-seqs: 0 is too little; it is at least 1."),
+        ({"max-num-seqs": -4}, ".max-num-seqs: -4 is too little; it is at least 1."),
+        ({"cpu-offload-gb": -1}, ".cpu-offload-gb: -1 is too little; it is at least 0."),
+        ({"block-size": 7}, ".block-size: 7 is too little; it is at least 16."),
+        ({"block-size": "24"}, ".block-size: '24' is no multiple of 16, which kernels of attention need."),
+        ({"hf-overrides": "[1]"}, ".hf-overrides: '[1]' is no mapping."),
+        ({"hf_overrides": 3}, ".hf_overrides: 3 is no mapping."),
+        (
+            {"hf-overrides": '{"rope_scaling": '},
+            ".hf-overrides: it is no JSON (Expecting value: line 1 column 18 (char 17)); write it as a mapping.",
+        ),
     ],
 )
 def test_every_mistake_is_named(given: dict[str, Any], problem: str) -> None:
     assert check(given)[1] == [WHERE + problem]
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.33.0"])
+def test_a_quantisation_that_vllm_does_not_have_is_told_with_the_nearest(version: str) -> None:
+    (problem,) = check({"quantization": "fp9"}, version)[1]
+    assert problem.startswith(f"{WHERE}.quantization: 'fp9' is not one of auto_awq, auto_gptq, awq,")
+    assert problem.endswith("did you mean 'fp8'? If a plug-in of vLLM brings it, name that in env.VLLM_PLUGINS.")
+    assert check({"quantization": "fp8", "kv-cache-dtype-skip-layers": ["0"]}, version)[1] == []
+
+
+def test_values_that_are_right_pass() -> None:
+    given = {
+        "hf-overrides": '{"a": 1}',
+        "limit-mm-per-prompt": {"image": 0},
+        "block-size": 32,
+        "max-num-seqs": "256",
+        "max-num-batched-tokens": "8k",
+        "seed": -1,
+        "quantization": "compressed-tensors",
+    }
+    assert check(given) == (given, [])
 
 
 def test_a_release_that_is_not_known_lets_options_through_but_not_those_of_the_plan() -> None:

@@ -139,6 +139,91 @@ def test_the_kv_cache_dtype_is_one_that_the_release_knows() -> None:
     assert problem.startswith("vllm_models[0].kv_cache_dtype: 'fp7' is not one of auto, bfloat16, float16, fp8,")
 
 
+def test_a_typo_of_the_kv_cache_dtype_is_told_on_the_default_release() -> None:
+    (problem,) = problems_of([TINY | {"kv_cache_dtype": "fp9"}])
+    assert problem.startswith("vllm_models[0].kv_cache_dtype: 'fp9' is not one of auto, bfloat16, float16, fp8,")
+    assert problem.endswith("did you mean 'fp8'? If a plug-in of vLLM brings it, name that in env.VLLM_PLUGINS.")
+    assert read_wishes([TINY | {"kv_cache_dtype": "fp8"}])[0][0].kv_cache_dtype == "fp8"
+    plugged = TINY | {"kv_cache_dtype": "fp9", "env": {"VLLM_PLUGINS": "nine"}}
+    assert read_wishes([plugged])[0][0].kv_cache_dtype == "fp9"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            {"replicas": 10**30},
+            ".replicas: 1000000000000000000000000000000 is more than there can be; it is at most 10000.",
+        ),
+        ({"replicas": "9" * 5000}, f".replicas: '{'9' * 59}... is not a whole number of at least 1."),
+        (
+            {"parallelism": {"pipeline": 10**7}},
+            ".parallelism: pipeline: 10000000 is more than there can be; it is at most 1024.",
+        ),
+        (
+            {"parallelism": {"tensor": 10**5}},
+            ".parallelism: tensor: 100000 is more than there can be; it is at most 1024.",
+        ),
+        (
+            {"context_length": 10**12},
+            ".context_length: 1000000000000 is more than there can be; it is at most 1000000000.",
+        ),
+        ({"concurrency": 10**9}, ".concurrency: 1000000000 is more than there can be; it is at most 1000000."),
+    ],
+)
+def test_absurd_sizes_are_told_and_not_computed(change: dict[str, Any], problem: str) -> None:
+    assert problems_of([TINY | change]) == [f"vllm_models[0]{problem}"]
+
+
+@pytest.mark.parametrize("source", ["..", ".", "a/..", "-a", "a--b", "a/b/c", "~/model", "acme/.git", " "])
+def test_what_cannot_be_a_source(source: str) -> None:
+    (problem,) = problems_of([TINY | {"source": source}])
+    assert problem.startswith("vllm_models[0].source: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("HF_TOKEN", "Set vllm_hf_token."),
+        ("HUGGING_FACE_HUB_TOKEN", "Set vllm_hf_token."),
+        ("VLLM_API_KEY", "Set vllm_api_key."),
+        ("AWS_SECRET_ACCESS_KEY", "Put it into vllm_secrets as {AWS_SECRET_ACCESS_KEY: ...}."),
+        ("AWS_ACCESS_KEY_ID", "Put it into vllm_secrets as {AWS_ACCESS_KEY_ID: ...}."),
+        ("AWS_SESSION_TOKEN", "Put it into vllm_secrets as {AWS_SESSION_TOKEN: ...}."),
+        ("OPENAI_API_KEY", "Put it into vllm_secrets as {OPENAI_API_KEY: ...}."),
+        ("WANDB_APIKEY", "Put it into vllm_secrets as {WANDB_APIKEY: ...}."),
+        ("db_password", "Put it into vllm_secrets as {db_password: ...}."),
+        ("GITHUBTOKEN", "Put it into vllm_secrets as {GITHUBTOKEN: ...}."),
+        ("AZURE_CLIENT_SECRET", "Put it into vllm_secrets as {AZURE_CLIENT_SECRET: ...}."),
+    ],
+)
+def test_secrets_are_refused_in_both_environments_and_never_repeated(name: str, way: str) -> None:
+    value = "s3cret-of-mine"
+    said = f"it would stand in readable files. {way}"
+    assert problems_of([TINY | {"env": {name: value}}]) == [f"vllm_models[0].env: {name} is not for env: {said}"]
+    with pytest.raises(WishError) as caught:
+        read_wishes([TINY], environment={name: value})
+    assert caught.value.problems == [f"vllm_environment: {name} is not for vllm_environment: {said}"]
+
+
+def test_a_token_is_known_by_its_look() -> None:
+    (problem,) = problems_of([TINY | {"env": {"MINE": "hf_" + "a" * 34}}])
+    assert problem.startswith("vllm_models[0].env: MINE is not for env: it would stand in readable files.")
+
+
+def test_what_only_sounds_like_a_secret_passes() -> None:
+    variables = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_TOKEN_PATH": "/run/credentials/hf",
+        "AWS_SHARED_CREDENTIALS_FILE": "/etc/aws/credentials",
+        "MAX_TOKENS": "unlimited",
+        "NCCL_DEBUG": "INFO",
+    }
+    (wish,), _ = read_wishes([TINY | {"env": variables}], environment={**variables, "VLLM_USE_V1": True})
+    assert wish.env == variables
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     assert problems_of([{"nam": "tiny"}, "tiny", TINY | {"port": 8000}, TINY | {"port": 8000}]) == [
         "vllm_models[0]: has no name; every model needs one.",
