@@ -1,27 +1,13 @@
-"""Filters that read the fleet plan for the roles: what runs on a host, what NGINX balances, what Prometheus scrapes."""
+"""Filters that read the fleet plan for the roles: what a host starts, what NGINX balances, what Prometheus scrapes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.launch import launches_on
+
 FleetPlan = Mapping[str, Any]
-
-
-def instances_on(plan: FleetPlan, host: str) -> list[dict[str, Any]]:
-    """The instances that have a node on a host, by id, each with what that node is told merged in, and as ``node``."""
-    here = (
-        {
-            **instance,
-            "node": node,
-            "engine_args": {**instance["engine_args"], **node["engine_args"]},
-            "env": {**instance["env"], **node["env"]},
-        }
-        for instance in plan["instances"]
-        for node in instance["nodes"]
-        if node["host"] == host
-    )
-    return sorted(here, key=lambda instance: str(instance["id"]))
 
 
 def backends(plan: FleetPlan) -> list[dict[str, Any]]:
@@ -51,4 +37,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """The filters by name."""
-        return {"backends": backends, "instances_on": instances_on, "scrape_targets": scrape_targets}
+        return {"backends": backends, "launches_on": launches_on, "scrape_targets": scrape_targets}

@@ -84,9 +84,10 @@ options:
             type: str
             required: true
           gpus:
-            description: Indices of its GPUs on this host.
+            description: Its GPUs on this host, each a mapping of C(index) and C(uuid). Earlier releases wrote indices
+              only; these are read as well.
             type: list
-            elements: int
+            elements: raw
             required: true
           port:
             description: TCP port of its endpoint.
@@ -179,14 +180,19 @@ plan:
     version:
       description: Version of the schema.
       type: int
-      sample: 1
+      sample: 2
     instances:
       description:
-        - Every instance with C(id), C(model), C(endpoint), C(parallelism), C(executor), C(nodes), C(engine_args)
-          (what vLLM reads with C(--config)), C(env), C(budget) (GiB per GPU) and C(why). What only one node is told
-          stands in C(engine_args) and C(env) of its entry of C(nodes).
+        - Every instance with C(id), C(model), C(task), C(runtime), C(executor), C(parallelism), C(endpoint),
+          C(rendezvous_port), C(nodes), C(engine_args), C(env), C(budget) (GiB per GPU) and C(why).
+        - This is intent. What a node really starts, with devices, addresses and ranks, makes
+          P(gpuhosts.vllm.launches_on#filter) of it.
       type: list
       elements: dict
+    rollout:
+      description: Waves of hosts that may be changed together without leaving a model without a server.
+      type: list
+      elements: list
     rejected:
       description: Shapes that were considered and do not fit.
       type: list
@@ -250,7 +256,7 @@ def main() -> None:
     instance = {
         "id": {"type": "str", "required": True},
         "model": {"type": "str", "required": True},
-        "gpus": {"type": "list", "elements": "int", "required": True},
+        "gpus": {"type": "list", "elements": "raw", "required": True},
         "port": {"type": "int", "required": True},
         "rank": {"type": "int", "default": 0},
         "master_port": {"type": "int"},

@@ -157,7 +157,7 @@ def _fleet(instances: Iterable[Record], hosts: Iterable[Record]) -> list[_Host]:
     taken: dict[str, dict[int, Record]] = {}
     for instance in instances:
         for node in instance["nodes"]:
-            taken.setdefault(node["host"], {}).update(dict.fromkeys(node["gpus"], instance))
+            taken.setdefault(node["host"], {}).update(dict.fromkeys(_indices(node), instance))
     known = {host["name"]: host for host in hosts}
     fleet = []
     for name in [*known, *sorted(taken.keys() - known.keys())]:
@@ -296,7 +296,7 @@ def _place(instance: Record) -> str:
     endpoint, nodes = instance["endpoint"], instance["nodes"]
     roles = [f", {_text(node['role'])}" if len(nodes) > 1 else "" for node in nodes]
     where = "; ".join(
-        f"{escape(node['host'])} GPU {_ranges(node['gpus'])}{role}" for node, role in zip(nodes, roles, strict=True)
+        f"{escape(node['host'])} GPU {_ranges(_indices(node))}{role}" for node, role in zip(nodes, roles, strict=True)
     )
     return f"<code>http://{_text(endpoint['address'])}:{_text(endpoint['port'])}</code> <small>{where}</small>"
 
@@ -404,6 +404,10 @@ def _shape(shape: object) -> str:
         return _text(shape)
     words = [f"{key} {_text(shape[key])}" for key in ("tensor", "pipeline") if shape.get(key, 1) != 1]
     return " &times; ".join(words or ["one GPU"]) + (" + expert parallel" if shape.get("expert") else "")
+
+
+def _indices(node: Record) -> list[int]:
+    return [gpu["index"] for gpu in node["gpus"]]
 
 
 def _ranges(numbers: Iterable[int]) -> str:

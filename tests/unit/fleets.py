@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.launch import launches_on
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
@@ -37,7 +38,7 @@ def host(name: str, count: int = 8, kind: Kind = H100, driver: str = "580.95.05"
             "driver_version": driver,
             "link": link,
             "domains": [list(range(count))] if count else [],
-            "gpus": [{"index": index, **gpu} for index in range(count)],
+            "gpus": [{"index": index, "uuid": f"GPU-{name}-{index}", **gpu} for index in range(count)],
             "reason": None if count else "no NVIDIA driver is installed",
         },
     }
@@ -56,8 +57,9 @@ def plan(
     calibration: Sequence[Measurement] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """A plan for models whose ``name`` is that of a recorded configuration, unless ``config`` names another."""
-    known = {model["name"]: facts(model.pop("config", model["name"])) for model in models}
+    """A plan for models whose ``name`` is that of a recorded configuration; ``config`` names another, None for none."""
+    configs = {model["name"]: model.pop("config", model["name"]) for model in models}
+    known = {name: facts(config) for name, config in configs.items() if config}
     groups = {"all": [host["name"] for host in hosts]}
     wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
     sizer = Sizer(known, version, Calibration(calibration))
@@ -65,21 +67,18 @@ def plan(
 
 
 def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The hosts as they are when a plan has been carried out."""
-    return [
-        {
-            **host,
-            "instances": [
-                {key: instance[key] for key in ("id", "model")}
-                | {"gpus": node["gpus"], "rank": node["rank"], "port": instance["endpoint"]["port"]}
-                | {
-                    "master_port": instance["engine_args"].get("master-port"),
-                    "tensor": instance["parallelism"]["tensor"],
-                }
-                for instance in made["instances"]
-                for node in instance["nodes"]
-                if node["host"] == host["name"]
-            ],
-        }
-        for host in hosts
-    ]
+    """The hosts as they are when a plan has been carried out: with what the role vllm writes into their local facts."""
+    return [{**host, "instances": [fact(record) for record in launches_on(made, host["name"])]} for host in hosts]
+
+
+def fact(record: dict[str, Any]) -> dict[str, Any]:
+    """What roles/vllm/templates/gpuhosts_vllm.fact.j2 makes of a launch."""
+    return {
+        "id": record["id"],
+        "model": record["model"],
+        "port": record["endpoint"]["port"],
+        "rank": record["node"]["rank"],
+        "gpus": record["node"]["gpus"],
+        "tensor": record["engine_args"].get("tensor-parallel-size"),
+        "master_port": record["engine_args"].get("master-port"),
+    }

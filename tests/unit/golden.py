@@ -1,21 +1,25 @@
 """Fleets whose whole plan is stored: what is planned for the hardware that people have, to be read and compared.
 
-A change of the planner that is meant shows as a change of these texts, once they are written anew:
+:data:`FLEETS` are stored as texts for people, :data:`SAMPLES` as plans and hosts in JSON, from which the report is
+tested. A change of the planner that is meant shows as a change of these files, once they are written anew:
 ``PYTHONPATH=collections python -m tests.unit.golden``
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.launch import launch
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 
 from tests.unit.fleets import A100, GB200, H100, L40S, RTX4090, T4, host, plan
 
 TEXTS = Path(__file__).parent / "fixtures/fleets"
+PLANS = Path(__file__).parent / "fixtures/plans"
 
 
 def mixed(name: str) -> dict[str, Any]:
@@ -66,6 +70,15 @@ FLEETS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 }
 
 
+def plan_of(name: str) -> dict[str, Any] | None:
+    """The plan of a fleet; None if it is refused."""
+    models, hosts = copy.deepcopy(FLEETS[name])
+    try:
+        return plan(models, *hosts)
+    except PlacementError:
+        return None
+
+
 def shown(name: str) -> str:
     """The plan of a fleet, or its refusal, with everything that was decided."""
     models, hosts = copy.deepcopy(FLEETS[name])
@@ -76,7 +89,11 @@ def shown(name: str) -> str:
     lines = [format_table(made)]
     told: list[Any] = []
     for instance in made["instances"]:
-        arguments = instance["engine_args"]
+        launches = [launch(instance, node) for node in instance["nodes"]]
+        head, *workers = (record["engine_args"] for record in launches)
+        # What only one node is told is shown below; a single node has the address and port that the table shows.
+        own = {"host", "port", "headless", "node-rank"}
+        arguments = {name: value for name, value in head.items() if name not in own}
         why = [reason for reason in instance["why"] if not reason.startswith("GPUs ")]
         same = [arguments, instance["budget"], why]
         if same not in told:  # replicas on the same kind of GPU are alike
@@ -84,21 +101,78 @@ def shown(name: str) -> str:
             lines += ["", instance["id"], *(f"  {key}: {value}" for key, value in arguments.items())]
             lines += [f"  {key}: {_text(value)}" for key, value in instance["budget"].items() if key != "conditions"]
             lines += [
-                f"  node {node['rank']} on {node['host']}, {node['role']}: {_text(node['engine_args'] | node['env'])}"
-                for node in instance["nodes"]
-                if len(instance["nodes"]) > 1
+                "  node {rank} on {host}, {role}: ".format_map(record["node"]) + _told(record, own)
+                for record in launches
+                if workers
             ]
             lines += [f"  why {reason}" for reason in why]
+    lines += ["", *(f"wave {number}: {', '.join(wave)}" for number, wave in enumerate(made["rollout"], 1))]
     for row in made["rejected"]:
         lines += ["", f"rejected {row['model']}: {row['shape']}: {row['reason']} {row['knob']}"]
     return "\n".join(lines) + "\n"
+
+
+def _told(record: dict[str, Any], own: set[str]) -> str:
+    """What only this node is told."""
+    arguments = {name: value for name, value in record["engine_args"].items() if name in own}
+    return _text(arguments | {name: value for name, value in record["env"].items() if name != "CUDA_DEVICE_ORDER"})
 
 
 def _text(value: Any) -> str:
     return ", ".join(f"{key} {number}" for key, number in value.items()) if isinstance(value, dict) else str(value)
 
 
+# Plans that show everything the report has to show: what is wished, on which hosts, and which instances are known to
+# have kept their promise. A model with ``config`` None is of an architecture that nobody knows.
+RACK = [host(f"rack7-l40s-{number}.dc2.example.net", 2, L40S) for number in (1, 2)]
+SAMPLES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]] = {
+    "hgx-h100": (
+        [
+            {"name": "llama-3.3-70b", "config": "llama-3.3-70b-instruct", "replicas": 1},
+            {"name": "qwen3-8b", "concurrency": 4},
+        ],
+        [host("gpu1")],
+        {"llama-3.3-70b-1", "qwen3-8b-1"},
+    ),
+    "l40s-pcie": (
+        [
+            {"name": "llama-3.3-70b", "config": "llama-3.3-70b-instruct", "replicas": 1},
+            {"name": "qwen3-8b", "replicas": 1},
+        ],
+        [*RACK, host("rack7-4090-1.dc2.example.net", 2, RTX4090)],
+        {"qwen3-8b-1"},
+    ),
+    "warnings": (
+        [{"name": "phi-custom", "config": None, "parallelism": {"tensor": 1}, "replicas": 2}],
+        [host("gpu1", 3, T4, ecc_enabled=False), sliced("gpu2"), host("gpu3", 0)],
+        set(),
+    ),
+}
+SAMPLES["warnings"][1][0]["gpu_facts"]["gpus"][1]["processes"] = [{"pid": 4711, "used_gib": 3.2}]
+SAMPLES["warnings"][1][0]["gpu_facts"]["gpus"][2] = {"index": 2, "lost": True}
+
+
+def sampled(name: str) -> dict[str, Any]:
+    """A plan with its hosts; some instances report what they have, which is what was promised."""
+    models, hosts, measured = copy.deepcopy(SAMPLES[name])
+    made = plan(models, *hosts)
+    for instance in made["instances"]:
+        if instance["id"] in measured:
+            promise = instance["budget"]["pinned"]
+            instance["effective"] = {
+                "kv_cache_size_tokens": promise["kv_cache_tokens"],
+                "kv_cache_max_concurrency": promise["max_concurrency"],
+                "max_model_len": instance["engine_args"]["max-model-len"],
+            }
+    return {"plan": made, "hosts": hosts}
+
+
+def stored() -> dict[Path, str]:
+    """Every stored file by its path, as it is to be."""
+    texts = {TEXTS / f"{name}.txt": shown(name) for name in FLEETS}
+    return texts | {PLANS / f"{name}.json": json.dumps(sampled(name), indent=1) + "\n" for name in SAMPLES}
+
+
 if __name__ == "__main__":
-    TEXTS.mkdir(exist_ok=True)
-    for name in FLEETS:
-        (TEXTS / f"{name}.txt").write_text(shown(name), encoding="utf-8")
+    for path, text in stored().items():
+        path.write_text(text, encoding="utf-8")

@@ -117,14 +117,14 @@ def test_caches_stay_in_the_state_directory(host: Any) -> None:
 def test_the_planner_is_told_what_runs_here(host: Any) -> None:
     fact = json.loads(host.file("/etc/ansible/facts.d/gpuhosts_vllm.fact").content_string)
     assert fact == {
-        "version": 1,
+        "version": 2,
         "instances": [
             {
                 "id": "tiny-llama-1",
                 "model": "tiny-llama",
                 "port": 8000,
                 "rank": 0,
-                "gpus": [0],
+                "gpus": [{"index": 0, "uuid": "GPU-0"}],
                 "tensor": None,
                 "master_port": None,
             }

@@ -62,6 +62,10 @@ class Sizer:
         self._accounts = Accounts(facts, version, calibration, environment)
         self.on_gpus = self._accounts.on_gpus
 
+    def task(self, wish: Wish) -> str:
+        """What the model of a wish does: generate, embed, score or transcribe."""
+        return self._accounts.task(wish)
+
     def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[Extent] = ()) -> Choice:
         """The shape for a model on the sites it may go to.
 
@@ -99,10 +103,10 @@ class Sizer:
                 if isinstance(self._accounts.attempt(model, wish, pool, shape, hosts[pool]), Sized)
             ]
             room = sum(shape.room(pool, hosts[pool]) for pool in takes)
-            best: tuple[int, ...] = (-room,) if shape.hosts == 1 else order(shape)
+            best: tuple[int, ...] = (-room,) if shape.host_count == 1 else order(shape)
             if wish.objective == "latency":
-                best = (shape.hosts, shape.parallelism.pipeline, -shape.parallelism.tensor)
-            return not shape.among(running), room < (wish.replicas or 1), shape.hosts > 1, best, order(shape)
+                best = (shape.host_count, shape.parallelism.pipeline, -shape.parallelism.tensor)
+            return not shape.among(running), room < (wish.replicas or 1), shape.host_count > 1, best, order(shape)
 
         chosen = min(fitting, key=preference)
         results = {pool: self._accounts.attempt(model, wish, pool, chosen, hosts[pool]) for pool in pools}
@@ -121,7 +125,7 @@ class Sizer:
         model: ModelSpec,
         wish: Wish,
         pool: Pool,
-        hosts: int,
+        host_count: int,
         shapes: Sequence[Shape],
         running: Collection[Extent] = (),
     ) -> tuple[Shape | Unknown | None, list[Misfit]]:
@@ -132,7 +136,7 @@ class Sizer:
         tight: Shape | None = None
         misfits: list[Misfit] = []
         for shape in shapes:
-            result = self._accounts.attempt(model, wish, pool, shape, hosts)
+            result = self._accounts.attempt(model, wish, pool, shape, host_count)
             if isinstance(result, Unknown):
                 return result, misfits
             if isinstance(result, Misfit):
@@ -146,7 +150,7 @@ class Sizer:
         if wish.objective == "balanced" and pool.nvlink:
             wider = next((other for other in shapes if other.parallelism.tensor > shape.parallelism.tensor), None)
             if wider and wider.parallelism.pipeline == 1:
-                fits = isinstance(self._accounts.attempt(model, wish, pool, wider, hosts), Sized)
+                fits = isinstance(self._accounts.attempt(model, wish, pool, wider, host_count), Sized)
                 return wider if fits else shape, misfits
         return shape, misfits
 
@@ -248,23 +252,23 @@ def _why(wish: Wish, chosen: Shape, found: Mapping[Pool, tuple[Any, Sequence[Mis
     elif wish.objective == "latency" and linked:
         size = max(pool.size for pool in pools)
         reason = f"latency: the widest tensor size that is valid inside the NVLink domain of {size}"
-    elif wish.objective == "balanced" and linked and chosen.hosts == 1 and chosen.parallelism.tensor > 1:
+    elif wish.objective == "balanced" and linked and chosen.host_count == 1 and chosen.parallelism.tensor > 1:
         reason = "balanced: one tensor size wider than the fewest GPUs that hold the model, where there is one"
     yield f"{chosen}: {reason}"
-    if chosen.hosts > 1:
-        alone = [misfit for pool in pools for misfit in found[pool][1] if misfit.shape.hosts == 1]
-        widest = max(alone, key=lambda misfit: (misfit.shape.gpus, misfit.shape.parallelism.tensor), default=None)
+    if chosen.host_count > 1:
+        alone = [misfit for pool in pools for misfit in found[pool][1] if misfit.shape.host_count == 1]
+        widest = max(alone, key=lambda misfit: (misfit.shape.gpu_count, misfit.shape.parallelism.tensor), default=None)
         lack = f"on one ({widest.shape}) {widest.reason}" if widest else "one does not have the GPUs"
-        yield f"pipeline {chosen.parallelism.pipeline} over {chosen.hosts} hosts: {lack}"
+        yield f"pipeline {chosen.parallelism.pipeline} over {chosen.host_count} hosts: {lack}"
 
 
 def _without_account(wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
     """A choice of the inventory's shape, or one GPU."""
     hosts = Counter(site.pool for site in sites)
     parallelism = wish.parallelism or Parallelism()
-    shapes = [Shape(parallelism, pool.hosts(parallelism) or 1) for pool in hosts]
+    shapes = [Shape(parallelism, pool.fewest_hosts(parallelism) or 1) for pool in hosts]
     shapes = [shape for shape in shapes if any(not lack(shape, pool, number) for pool, number in hosts.items())]
-    shape = min(shapes, key=lambda shape: (not shape.among(running), shape.hosts), default=Shape(parallelism))
+    shape = min(shapes, key=lambda shape: (not shape.among(running), shape.host_count), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
     sites_of = tuple(site.name for site in sites if not lack(shape, site.pool, hosts[site.pool]))
     why = f"{shape}: {'as the inventory says' if wish.parallelism else 'it is not sized'}"

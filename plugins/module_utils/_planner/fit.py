@@ -24,6 +24,7 @@ from .._units import GIB, MIB
 from .._wishes.read import Parallelism, Wish
 from .hosts import Pool
 from .shapes import Shape, lack
+from .task import task_of
 
 __all__ = ["LEAST_CONTEXT", "STEP", "UTILIZATION", "Accounts", "Misfit", "Sized", "engine_options"]
 
@@ -169,13 +170,19 @@ class Accounts:
         except SizingError as error:
             return Unknown(str(error))
 
-    def attempt(self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, hosts: int) -> Sized | Misfit | Unknown:
+    def attempt(
+        self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, host_count: int
+    ) -> Sized | Misfit | Unknown:
         """The account of a shape on so many hosts of a kind, or why it does not do."""
-        missing = lack(shape, pool, hosts)
+        missing = lack(shape, pool, host_count)
         if missing:
             return Misfit(shape, pool, missing)
         result = self.size(model, wish, pool, shape.parallelism)
         return replace(result, shape=shape) if isinstance(result, Misfit) else result
+
+    def task(self, wish: Wish) -> str:
+        """What the model does; see :func:`~.task.task_of`."""
+        return task_of((self._facts.get(wish.name) or {}).get("config"), wish.extra_args)
 
     def size(
         self, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism, length: int | None = None

@@ -25,6 +25,7 @@ __all__ = [
     "Running",
     "Site",
     "check_addresses",
+    "check_gpus",
     "extents",
     "hardware_warnings",
     "running_places",
@@ -48,20 +49,21 @@ class Pool:
         """GPUs of the largest domain."""
         return max(self.domains, default=0)
 
-    def sets(self, gpus: int) -> int:
+    def sets(self, gpu_count: int) -> int:
         """Sets of so many linked GPUs that an empty host has."""
-        return sum(size // gpus for size in self.domains)
+        return sum(size // gpu_count for size in self.domains)
 
-    def hosts(self, parallelism: Parallelism) -> int | None:
+    def fewest_hosts(self, parallelism: Parallelism) -> int | None:
         """The fewest hosts for an instance, each with as many of its stages; None if no domain is large enough."""
         room = self.sets(parallelism.tensor)
         stages = parallelism.pipeline
-        return next((hosts for hosts in range(1, stages + 1) if stages % hosts == 0 and stages <= room * hosts), None)
+        counts = range(1, stages + 1)
+        return next((count for count in counts if stages % count == 0 and stages <= room * count), None)
 
-    def takes(self, parallelism: Parallelism, hosts: int) -> bool:
+    def takes(self, parallelism: Parallelism, host_count: int) -> bool:
         """Whether so many hosts have the GPUs for an instance."""
-        needed = self.hosts(parallelism)
-        return needed is not None and needed <= hosts
+        needed = self.fewest_hosts(parallelism)
+        return needed is not None and needed <= host_count
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,55 @@ class Site:
 
 @dataclass(frozen=True)
 class Running:
-    """An instance that runs on a host now, or the part of one; ``port`` is that of its endpoint."""
+    """An instance that runs on a host now, or the part of one; ``port`` is that of its endpoint.
+
+    ``gpu_indices`` are those of its GPUs that are still there, ``gone`` names the others.
+    """
 
     id: str
     model: str
-    gpus: tuple[int, ...]
+    gpu_indices: tuple[int, ...]
     port: int
     rank: int = 0
     master_port: int | None = None  # None: it is on one host
     tensor: int | None = None
+    gone: tuple[str, ...] = ()
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that it was started on."""
+        return len(self.gpu_indices) + len(self.gone)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any], hardware: GpuHost) -> Running:
+        """The record of an instance in the local fact of its host, which has this hardware now.
+
+        Version 2 of the fact names a GPU by index and uuid: what moved to another index is found there, and a card that
+        was replaced or vanished is not taken for the one that has its index now. Version 1 has indices only.
+        """
+        index_of = {gpu.uuid: gpu.index for gpu in hardware.gpus if gpu.uuid}
+        there = {gpu.index for gpu in hardware.gpus}
+        found, gone = [], []
+        for gpu in entry["gpus"]:
+            index, uuid = (gpu["index"], gpu.get("uuid")) if isinstance(gpu, Mapping) else (gpu, None)
+            if uuid in index_of:
+                found.append(index_of[uuid])
+            elif uuid and index_of:  # a GPU that is lost tells no uuid either
+                gone.append(f"GPU {index} ({uuid})")
+            elif index in there:
+                found.append(index)
+            else:
+                gone.append(f"GPU {index}")
+        return cls(
+            id=entry["id"],
+            model=entry["model"],
+            gpu_indices=tuple(sorted(found)),
+            port=entry["port"],
+            rank=entry.get("rank") or 0,  # earlier releases wrote none of these
+            master_port=entry.get("master_port"),
+            tensor=entry.get("tensor"),
+            gone=tuple(gone),
+        )
 
 
 @dataclass(frozen=True)
@@ -98,24 +140,18 @@ class Host:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Host:
-        """The record of an element of the module's option ``hosts``."""
-        return cls(
-            name=facts["name"],
-            address=facts["address"],
-            hardware=GpuHost.from_dict(facts["gpu_facts"]),
-            running=tuple(
-                Running(
-                    entry["id"],
-                    entry["model"],
-                    tuple(sorted(entry["gpus"])),
-                    entry["port"],
-                    entry.get("rank") or 0,  # earlier releases wrote none of these
-                    entry.get("master_port"),
-                    entry.get("tensor"),
-                )
-                for entry in facts.get("instances") or ()
-            ),
-        )
+        """The record of an element of the module's option ``hosts``.
+
+        :raises PlacementError: nobody read the GPUs of the host.
+        """
+        name = facts["name"]
+        if "gpus" not in facts["gpu_facts"]:
+            raise PlacementError(
+                [], [f"{name}: its GPUs were not read. Bring the host back, or take it out of gpu_hosts."]
+            )
+        hardware = GpuHost.from_dict(facts["gpu_facts"])
+        running = tuple(Running.from_dict(entry, hardware) for entry in facts.get("instances") or ())
+        return cls(name=name, address=facts["address"], hardware=hardware, running=running)
 
     def left_out(self) -> dict[int, str]:
         """Why a GPU is not used, by its index."""
@@ -163,6 +199,20 @@ def _kind(name: str, total_gib: float | None, reserved_gib: float | None, comput
     return gpu_from_nvml(name, usable, 0, (int(major), int(minor)) if major else None)
 
 
+def check_gpus(hosts: Sequence[Host]) -> None:
+    """Raise PlacementError if GPUs cannot be read where instances run: a plan without them would move all of these."""
+    problems = [
+        f"{host.name}: no GPU can be read there ({host.hardware.reason or 'no reason is known'}), but by "
+        f"/etc/ansible/facts.d/gpuhosts_vllm.fact {', '.join(some([running.id for running in host.running]))} runs "
+        "there, and a plan without its GPUs would move that. See to the driver of that host, or take it out of "
+        "gpu_hosts. If its GPUs are gone for good, remove that file."
+        for host in hosts
+        if host.running and not host.hardware.gpus
+    ]
+    if problems:
+        raise PlacementError([], problems)
+
+
 def check_addresses(hosts: Sequence[Host]) -> None:
     """Raise PlacementError if two hosts are reached at one address."""
     first: dict[str, str] = {}
@@ -179,6 +229,12 @@ def hardware_warnings(hosts: Sequence[Host]) -> Iterator[str]:
             yield f"{host.name}: GPU {index} is left out: {reason}."
         if not host.hardware.gpus:
             yield f"{host.name}: no GPU: {host.hardware.reason or 'no reason is known'}."
+        for running in host.running:
+            if running.gone:
+                yield (
+                    f"{host.name}: {', '.join(running.gone)}, where {running.id} was started, is not there any more; "
+                    "that instance is planned anew."
+                )
     doubts: dict[str, list[str]] = defaultdict(list)  # alike on many hosts: said once
     for host in hosts:
         for doubt in _doubts(host):
@@ -193,7 +249,7 @@ def _doubts(host: Host) -> Iterator[str]:
     if len(types) > 1:
         kinds = " and ".join(f"{number} x {name}" for name, number in sorted(types.items()))
         yield f"different GPUs ({kinds}); an instance gets GPUs of one type only"
-    placed = {index for running in host.running for index in running.gpus}
+    placed = {index for running in host.running for index in running.gpu_indices}
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for gpu in host.hardware.gpus:
         if not unusable(gpu):
@@ -214,9 +270,10 @@ def running_places(hosts: Sequence[Host], sites: Iterable[Site]) -> dict[Slot, P
     for host in hosts:
         for running in host.running:
             model, _, ordinal = running.id.rpartition("-")
-            site = site_of.get((host.name, running.gpus[0])) if running.gpus else None
+            whole = running.gpu_indices and not running.gone
+            site = site_of.get((host.name, running.gpu_indices[0])) if whole else None
             if site and model == running.model and re.fullmatch(r"[1-9][0-9]*", ordinal):
-                parts[model, int(ordinal)][running.rank] = Place(site, running.gpus)
+                parts[model, int(ordinal)][running.rank] = Place(site, running.gpu_indices)
     return {slot: tuple(by_rank[rank] for rank in sorted(by_rank)) for slot, by_rank in parts.items()}
 
 
@@ -228,6 +285,6 @@ def extents(wish: Wish, hosts: Sequence[Host]) -> frozenset[Extent]:
             if running.model == wish.name:
                 parts[running.id][running.rank] = running
     return frozenset(
-        (sum(len(node.gpus) for node in nodes.values()), len(nodes), next(iter(nodes.values())).tensor)
+        (sum(node.gpu_count for node in nodes.values()), len(nodes), next(iter(nodes.values())).tensor)
         for nodes in parts.values()
     )

@@ -27,12 +27,12 @@ Rank = tuple[int, int, str]  # of a host; the smaller, the better
 class Demand:
     """Instances of one model: ``replicas`` of them, or as many as fit (None).
 
-    An instance takes ``sets`` sets of ``gpus`` GPUs, each set within a domain, on each of ``span`` alike hosts.
+    An instance takes ``sets`` sets of ``gpu_count`` GPUs, each set within a domain, on each of ``span`` alike hosts.
     """
 
     model: str
-    gpus: int  # of one set
-    hosts: tuple[str, ...]  # where they may go
+    gpu_count: int  # of one set
+    host_names: tuple[str, ...]  # where they may go
     replicas: int | None = None
     sets: int = 1
     span: int = 1
@@ -40,11 +40,11 @@ class Demand:
     @property
     def part(self) -> int:
         """GPUs of one instance on one of its hosts."""
-        return self.gpus * self.sets
+        return self.gpu_count * self.sets
 
     def fits(self, domains: Iterable[Collection[int]]) -> bool:
         """Whether the free GPUs of a host, by domain, hold its part of an instance."""
-        return sum(len(free) // self.gpus for free in domains) >= self.sets
+        return sum(len(free) // self.gpu_count for free in domains) >= self.sets
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Place:
     """Where an instance is on one host; its sets of GPUs stand one after the other."""
 
     host: str
-    gpus: tuple[int, ...]
+    gpu_indices: tuple[int, ...]
 
 
 Places = tuple[Place, ...]  # of one instance, by rank
@@ -81,7 +81,7 @@ def place_all(
     :raises NoRoomError: the demanded instances, or one of each automatic demand, have no room.
     """
     kinds = kinds or {}
-    demands = sorted(demands, key=lambda demand: (-demand.part * demand.span, len(demand.hosts), demand.model))
+    demands = sorted(demands, key=lambda demand: (-demand.part * demand.span, len(demand.host_names), demand.model))
     fresh = _Floor(demands, domains, kinds)
     fresh.fill({demand.model: demand.replicas or 1 for demand in demands})
     growing = [demand for demand in demands if demand.replicas is None]
@@ -108,7 +108,7 @@ class _Floor:
     def __init__(self, demands: Sequence[Demand], domains: Domains, kinds: Mapping[str, Hashable]) -> None:
         self.places: dict[Slot, Places] = {}
         self._demands = {demand.model: demand for demand in demands}
-        self._allowed = {demand.model: frozenset(demand.hosts) for demand in demands}
+        self._allowed = {demand.model: frozenset(demand.host_names) for demand in demands}
         self._kinds = kinds
         self._domains = domains
         self._free = {host: [set(domain) for domain in sets] for host, sets in domains.items()}
@@ -121,7 +121,7 @@ class _Floor:
         self._queues: dict[str, dict[Hashable, list[Rank]]] = {}
         for demand in demands:
             queues = self._queues[demand.model] = defaultdict(list)
-            for host in demand.hosts:
+            for host in demand.host_names:
                 queues[self._kind(demand, host)].append(self._rank(demand, host))
             for queue in queues.values():
                 heapq.heapify(queue)
@@ -141,11 +141,11 @@ class _Floor:
 
     def _suitable(self, demand: Demand, place: Place) -> list[Place]:
         """The place with its sets in order; nothing if it is not free, or not what the demand is about."""
-        if place.host not in self._allowed[demand.model] or len(place.gpus) != demand.part:
+        if place.host not in self._allowed[demand.model] or len(place.gpu_indices) != demand.part:
             return []
-        sets = [sorted(free.intersection(place.gpus)) for free in self._free[place.host]]
+        sets = [sorted(free.intersection(place.gpu_indices)) for free in self._free[place.host]]
         gpus = tuple(gpu for part in sets for gpu in part)
-        whole = len(gpus) == demand.part and not any(len(part) % demand.gpus for part in sets)
+        whole = len(gpus) == demand.part and not any(len(part) % demand.gpu_count for part in sets)
         return [Place(place.host, gpus)] if whole else []
 
     def fill(self, counts: Mapping[str, int]) -> None:
@@ -182,8 +182,8 @@ class _Floor:
 
         sets: Counter[int] = Counter()
         for number in sorted(range(len(free)), key=preference):
-            sets[number] = min(demand.sets - sum(sets.values()), len(free[number]) // demand.gpus)
-        return tuple(gpu for number in sorted(sets) for gpu in sorted(free[number])[: sets[number] * demand.gpus])
+            sets[number] = min(demand.sets - sum(sets.values()), len(free[number]) // demand.gpu_count)
+        return tuple(gpu for number in sorted(sets) for gpu in sorted(free[number])[: sets[number] * demand.gpu_count])
 
     def _kind(self, demand: Demand, host: str) -> Hashable:
         """What a host must have in common with the others of an instance: nothing if it is the only one."""
@@ -217,8 +217,8 @@ class _Floor:
     def _occupy(self, slot: Slot, places: Places) -> None:
         for place in places:
             for number, free in enumerate(self._free[place.host]):
-                if not free.isdisjoint(place.gpus):
-                    free.difference_update(place.gpus)
+                if not free.isdisjoint(place.gpu_indices):
+                    free.difference_update(place.gpu_indices)
                     self._inside[place.host, number].add(slot)
             self._count[slot[0], place.host] += 1
         self.places[slot] = places
@@ -227,7 +227,7 @@ class _Floor:
         model, ordinal = slot
         for place in self.places.pop(slot):
             for number, domain in enumerate(self._domains[place.host]):
-                self._free[place.host][number].update(set(domain).intersection(place.gpus))
+                self._free[place.host][number].update(set(domain).intersection(place.gpu_indices))
                 self._inside[place.host, number].discard(slot)
             self._count[model, place.host] -= 1
             for other in self._demands.values():
@@ -241,7 +241,7 @@ class _Floor:
         """Clear the places where that moves the fewest instances; returns what has lost its place."""
         ways: dict[Hashable, list[tuple[int, int, str, list[Slot]]]] = defaultdict(list)
         if sum(len(free) for sets in self._free.values() for free in sets) >= demand.part * demand.span:
-            for host in demand.hosts:
+            for host in demand.host_names:
                 moving = self._in_the_way(demand, host)
                 if moving is not None:
                     ways[self._kind(demand, host)].append((len(moving), self._gpus(moving), host, moving))
@@ -259,11 +259,11 @@ class _Floor:
         return [self._demands[model] for model, _ordinal in moving]
 
     def _gpus(self, slots: Iterable[Slot]) -> int:
-        return sum(len(place.gpus) for slot in slots for place in self.places[slot])
+        return sum(len(place.gpu_indices) for slot in slots for place in self.places[slot])
 
     def _part(self, slot: Slot, host: str) -> int:
         """GPUs of an instance on one host."""
-        return sum(len(place.gpus) for place in self.places[slot] if place.host == host)
+        return sum(len(place.gpu_indices) for place in self.places[slot] if place.host == host)
 
     def _in_the_way(self, demand: Demand, host: str) -> list[Slot] | None:
         """The fewest instances that must leave a host for a part of one; None if that cannot be."""
@@ -290,7 +290,9 @@ class _Floor:
 
     def _fits(self, demand: Demand, host: str, region: Iterable[int], leaving: Iterable[Slot]) -> bool:
         """Whether domains of a host have room for a part of an instance when others have left."""
-        left = {gpu for slot in leaving for place in self.places[slot] if place.host == host for gpu in place.gpus}
+        left = {
+            gpu for slot in leaving for place in self.places[slot] if place.host == host for gpu in place.gpu_indices
+        }
         return demand.fits(
             self._free[host][number] | left.intersection(self._domains[host][number]) for number in region
         )

@@ -1,14 +1,15 @@
 """Turns wishes and hosts into the fleet plan; pure, private to the collection.
 
 Three steps: ``choose`` decides how one instance of a model is spread over GPUs, ``place`` decides which GPUs of which
-host it gets, and :func:`plan_fleet` writes the result down in the schema of docs/plan-schema.md. The plan holds nothing
-that changes by itself, such as free memory: a second run gives the same.
+host it gets, and :func:`plan_fleet` writes the result down in the schema of docs/plan-schema.md. The plan is intent:
+what a node really starts is made of it by ``launch``. It holds nothing that changes by itself, such as free memory: a
+second run gives the same.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,17 +17,17 @@ from .._errors import PlacementError
 from .._wishes.read import Parallelism, Wish
 from .budget import Engine
 from .choose import Choice, Sizer
-from .hosts import Host, Pool, check_addresses, extents, hardware_warnings, running_places
+from .hosts import Host, Pool, check_addresses, check_gpus, extents, hardware_warnings, running_places
 from .place import Demand, NoRoomError, Place, Places, Slot, place_all
 from .ports import Ports, name_of, ports_of
 from .refuse import no_room, too_large
+from .rollout import rollout_waves
 from .shapes import Shape, possible
 
 __all__ = ["plan_fleet"]
 
-VERSION = 1  # of the plan's schema
+VERSION = 2  # of the plan's schema
 LINKS = {"nvlink": "linked by NVLink", "pcie": "below one PCIe root", "host": "of one host"}
-HEAD_ONLY = ("api-server-count",)  # options of the API server that vLLM refuses where there is none (cli/serve.py)
 
 
 def plan_fleet(
@@ -47,6 +48,7 @@ def plan_fleet(
     sizer = sizer or Sizer()
     hosts = sorted(hosts, key=lambda host: host.name)
     check_addresses(hosts)
+    check_gpus(hosts)
     warnings = list(hardware_warnings(hosts))
     sites = {site.name: site for host in hosts for site in host.sites()}
     choices: dict[str, Choice] = {}
@@ -79,7 +81,7 @@ def plan_fleet(
         used[model].add(pool)
     choices = {wish.name: sizer.settle(wish, choices[wish.name], used[wish.name]) for wish in wishes}
     on_hosts = {
-        slot: tuple(Place(sites[part.host].host, part.gpus) for part in parts) for slot, parts in places.items()
+        slot: tuple(Place(sites[part.host].host, part.gpu_indices) for part in parts) for slot, parts in places.items()
     }
     ports = ports_of(on_hosts, wishes, hosts, base_port)
     by_name = {host.name: host for host in hosts}
@@ -89,43 +91,57 @@ def plan_fleet(
         for model, pools_of in used.items()
         for pool in pools_of
     }
+    tasks = {wish.name: sizer.task(wish) for wish in wishes}
     instances = [
-        _instance(by_model[slot[0]], engines[slot[0], pools[slot]], slot, parts, by_name, ports[slot])
+        _instance(by_model[slot[0]], engines[slot[0], pools[slot]], tasks[slot[0]], slot, parts, by_name, ports[slot])
         for slot, parts in on_hosts.items()
     ]
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
     return {
         "version": VERSION,
         "instances": instances,
+        "rollout": _rollout(instances, by_name),
         "rejected": [row for choice in choices.values() for row in choice.rejected],
         "warnings": warnings + [warning for choice in choices.values() for warning in choice.warnings],
     }
 
 
+def _rollout(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> list[list[str]]:
+    """Waves of the planned instances. What runs now is not looked at, so that a second run gives the same."""
+    planned = [
+        {"id": instance["id"], "model": instance["model"], "hosts": [node["host"] for node in instance["nodes"]]}
+        for instance in instances
+    ]
+    return rollout_waves(planned, hosts)
+
+
 def _demand(wish: Wish, choice: Choice) -> Demand:
     shape = choice.shape
-    return Demand(wish.name, shape.parallelism.tensor, choice.sites, wish.replicas, shape.stages, shape.hosts)
+    return Demand(wish.name, shape.parallelism.tensor, choice.sites, wish.replicas, shape.stages, shape.host_count)
 
 
 def _instance(
-    wish: Wish, engine: Engine, slot: Slot, places: Places, hosts: Mapping[str, Host], ports: Ports
+    wish: Wish, engine: Engine, task: str, slot: Slot, places: Places, hosts: Mapping[str, Host], ports: Ports
 ) -> dict[str, Any]:
     """An instance as the plan shows it."""
     head = hosts[places[0].host]
     why = [*engine.shape.why, *engine.why]
-    if engine.shape.gpus > 1:
+    if engine.shape.gpu_count > 1:
         why.append(_linked(engine.shape, places, hosts))
     if wish.replicas is None:
         why.append("replicas auto: as many as fit, in turns with the other automatic models")
     return {
         "id": name_of(slot),
         "model": wish.name,
-        "endpoint": {"host": head.name, "address": head.address, "port": ports.api},
+        "task": task,
+        "runtime": wish.runtime,
+        "executor": (wish.executor or "mp") if len(places) > 1 else None,
         "parallelism": asdict(engine.shape.parallelism),
-        "executor": _executor(engine.shape),
-        "nodes": [_node(wish, rank, place, hosts[place.host], ports) for rank, place in enumerate(places)],
-        "engine_args": _engine_args(wish, engine, head.address, ports),
-        "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **wish.env},  # the order in which NVML counted
+        "endpoint": {"host": head.name, "address": head.address, "port": ports.api},
+        "rendezvous_port": ports.rendezvous,
+        "nodes": [_node(rank, place, hosts[place.host]) for rank, place in enumerate(places)],
+        "engine_args": _engine_args(wish, engine),
+        "env": dict(wish.env),
         "budget": engine.budget,
         "why": why,
     }
@@ -136,49 +152,32 @@ def _linked(shape: Shape, places: Places, hosts: Mapping[str, Host]) -> str:
     link = LINKS.get(hosts[places[0].host].hardware.link or "", "")
     if shape.parallelism.pipeline > 1:
         return f"the GPUs of a stage: {link}"
-    return f"GPUs {', '.join(map(str, places[0].gpus))}: {link}"
+    return f"GPUs {', '.join(map(str, places[0].gpu_indices))}: {link}"
 
 
-def _node(wish: Wish, rank: int, place: Place, host: Host, ports: Ports) -> dict[str, Any]:
-    """The part of an instance on one host, with what only its process is told."""
-    arguments: dict[str, Any] = {"headless": True} if rank else {"host": host.address, "port": ports.api}
-    env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, place.gpus))}
-    if ports.master is not None:
-        arguments["node-rank"] = rank
-        env["VLLM_HOST_IP"] = host.address
-    if not rank:
-        arguments.update((name, wish.extra_args[name]) for name in HEAD_ONLY if name in wish.extra_args)
+def _node(rank: int, place: Place, host: Host) -> dict[str, Any]:
+    """The part of an instance on one host."""
+    uuids = {gpu.index: gpu.uuid for gpu in host.hardware.gpus}
     return {
         "host": host.name,
         "address": host.address,
         "rank": rank,
         "role": "worker" if rank else "head",
-        "gpus": list(place.gpus),
-        "engine_args": arguments,
-        "env": env,
+        "gpus": [{"index": index, "uuid": uuids[index]} for index in place.gpu_indices],
     }
 
 
-def _executor(shape: Shape) -> str | None:
-    return "mp" if shape.gpus > 1 else None
-
-
-def _engine_args(wish: Wish, engine: Engine, master: str, ports: Ports) -> dict[str, Any]:
-    """What vLLM reads on every node with ``--config``; what is left to vLLM is not in it."""
-    shape = engine.shape
-    spread = shape.hosts > 1
+def _engine_args(wish: Wish, engine: Engine) -> dict[str, Any]:
+    """What is true of the engine on any runtime, as vLLM's options; what is left to vLLM is not in it."""
+    parallelism = engine.shape.parallelism
     arguments = {
         "model": wish.source,
         "revision": wish.revision,
         "served-model-name": wish.name,
-        "tensor-parallel-size": shape.parallelism.tensor,
-        "pipeline-parallel-size": shape.parallelism.pipeline,
-        "enable-expert-parallel": shape.parallelism.expert or None,
-        "distributed-executor-backend": _executor(shape),
-        "nnodes": shape.hosts if spread else None,
-        "master-addr": master if spread else None,
-        "master-port": ports.master,
+        "tensor-parallel-size": parallelism.tensor,
+        "pipeline-parallel-size": parallelism.pipeline,
+        "enable-expert-parallel": parallelism.expert or None,
         **engine.arguments,
-        **{name: value for name, value in wish.extra_args.items() if name not in HEAD_ONLY},
+        **wish.extra_args,
     }
     return {name: value for name, value in arguments.items() if value is not None}

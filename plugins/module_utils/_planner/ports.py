@@ -21,7 +21,7 @@ class Ports:
     """TCP ports of an instance on the host of its head: the endpoint, and where its nodes meet (None: it has one)."""
 
     api: int
-    master: int | None = None
+    rendezvous: int | None = None
 
 
 def ports_of(

@@ -58,7 +58,7 @@ def nothing_fits(
         more = "Add such hosts, or hosts with more of these GPUs"
         knob = f"{str(shape).capitalize()} would do, but {missing}. {more}; {larger}."
         return _record(wish, nearest, nearest_fit=f"{shape} on {pool.gpu.name}", knob=knob)
-    times = -(-nearest.needed_gib * nearest.shape.gpus // (nearest.available_gib or 1.0))
+    times = -(-nearest.needed_gib * nearest.shape.gpu_count // (nearest.available_gib or 1.0))
     return _record(
         wish,
         nearest,
@@ -98,7 +98,7 @@ def _on_more_hosts(
     fitting = []
     for pool in hosts:
         for shape in on_several_hosts(model, wish, pool, len(model.layers)):
-            if isinstance(accounts.attempt(model, wish, pool, shape, shape.hosts), Sized):
+            if isinstance(accounts.attempt(model, wish, pool, shape, shape.host_count), Sized):
                 fitting.append((shape, pool))
                 break
     return min(fitting, key=lambda pair: (*order(pair[0]), repr(pair[1])), default=None)
@@ -166,14 +166,14 @@ def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -
         if pool.takes(replace(parallelism, pipeline=stages), number)
     ]
     stages, pool = max(fitting, key=lambda pair: (pair[0], hosts[pair[1]], repr(pair[1])))
-    asked = Shape(parallelism, pool.hosts(parallelism) or 1)
+    asked = Shape(parallelism, pool.fewest_hosts(parallelism) or 1)
     shorter = replace(parallelism, pipeline=stages)
     there = f"{'are' if hosts[pool] > 1 else 'is'} {hosts[pool]} ({pool.gpu.name})"
     return _rejected(
         wish,
         asked,
-        f"one instance ({asked}) needs {asked.gpus} GPUs over {asked.hosts} alike hosts; there {there}.",
-        nearest_fit=str(Shape(shorter, pool.hosts(shorter) or 1)),
+        f"one instance ({asked}) needs {asked.gpu_count} GPUs over {asked.host_count} alike hosts; there {there}.",
+        nearest_fit=str(Shape(shorter, pool.fewest_hosts(shorter) or 1)),
         knob=f"Lower {wish.where}.parallelism.pipeline to {stages}, or add such hosts.",
     )
 
@@ -181,13 +181,13 @@ def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -
 def no_room(wish: Wish, shape: Shape, error: NoRoomError, sites: Mapping[str, Site]) -> dict[str, Any]:
     """The refusal of instances that have no room beside the others."""
     wanted = error.demand.replicas or 1
-    there = sum(sum(sites[name].pool.domains) for name in error.demand.hosts)
-    each = (" each" if wanted > 1 else "") + (f" over {shape.hosts} alike hosts" if shape.hosts > 1 else "")
+    there = sum(sum(sites[name].pool.domains) for name in error.demand.host_names)
+    each = (" each" if wanted > 1 else "") + (f" over {shape.host_count} alike hosts" if shape.host_count > 1 else "")
     return _rejected(
         wish,
         shape,
-        f"{counted(wanted, 'instance')} of {counted(shape.gpus, 'GPU')}{each} need{'' if wanted > 1 else 's'} "
-        f"{counted(wanted * shape.gpus, 'GPU')}; its hosts have {counted(there, 'usable one')}, "
+        f"{counted(wanted, 'instance')} of {counted(shape.gpu_count, 'GPU')}{each} need{'' if wanted > 1 else 's'} "
+        f"{counted(wanted * shape.gpu_count, 'GPU')}; its hosts have {counted(there, 'usable one')}, "
         f"and beside the other models there is room for {error.placed} of the {wanted}.",
         nearest_fit=f"replicas {error.placed}" if error.placed else None,
         knob=f"Lower {wish.where}.replicas to {error.placed}, or those of another model, or add GPUs."

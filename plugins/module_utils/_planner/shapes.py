@@ -19,35 +19,35 @@ class Shape:
     """How one instance of a model is spread over GPUs and alike hosts, and why so, a line for each reason."""
 
     parallelism: Parallelism
-    hosts: int = 1
+    host_count: int = 1
     why: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def gpus(self) -> int:
+    def gpu_count(self) -> int:
         """GPUs of one instance."""
         return self.parallelism.tensor * self.parallelism.pipeline
 
     @property
     def stages(self) -> int:
         """Pipeline stages on each of its hosts."""
-        return self.parallelism.pipeline // self.hosts
+        return self.parallelism.pipeline // self.host_count
 
     def among(self, extents: Collection[Extent]) -> bool:
         """Whether an instance of one of these extents may have this shape."""
-        return any((self.gpus, self.hosts, tensor) in extents for tensor in (self.parallelism.tensor, None))
+        return any((self.gpu_count, self.host_count, tensor) in extents for tensor in (self.parallelism.tensor, None))
 
-    def room(self, pool: Pool, hosts: int) -> int:
+    def room(self, pool: Pool, host_count: int) -> int:
         """Instances that so many empty hosts of a kind take."""
-        return hosts * (pool.sets(self.parallelism.tensor) // self.stages) // self.hosts
+        return host_count * (pool.sets(self.parallelism.tensor) // self.stages) // self.host_count
 
     def __str__(self) -> str:
-        over = f" over {self.hosts} hosts" if self.hosts > 1 else ""
+        over = f" over {self.host_count} hosts" if self.host_count > 1 else ""
         return f"tensor {self.parallelism.tensor} x pipeline {self.parallelism.pipeline}{over}"
 
 
 def order(shape: Shape) -> tuple[int, int, int]:
     """The fewest GPUs first, then the fewest hosts; tensor before pipeline parallelism."""
-    return shape.gpus, shape.hosts, shape.parallelism.pipeline
+    return shape.gpu_count, shape.host_count, shape.parallelism.pipeline
 
 
 def _tensor_sizes(model: ModelSpec, pool: Pool) -> list[int]:
@@ -61,7 +61,7 @@ def on_one_host(model: ModelSpec, wish: Wish, pool: Pool) -> list[Shape]:
     Pipelines inside a host come last: they are for models whose heads no larger tensor size divides.
     """
     if wish.parallelism is not None:
-        return [Shape(wish.parallelism, pool.hosts(wish.parallelism) or 1)]
+        return [Shape(wish.parallelism, pool.fewest_hosts(wish.parallelism) or 1)]
     valid = _tensor_sizes(model, pool)
     tensors = [Shape(Parallelism(tensor=size)) for size in valid]
     pipelines = [
@@ -75,33 +75,34 @@ def on_one_host(model: ModelSpec, wish: Wish, pool: Pool) -> list[Shape]:
     return tensors + sorted(pipelines, key=order)
 
 
-def on_several_hosts(model: ModelSpec, wish: Wish, pool: Pool, hosts: int) -> list[Shape]:
+def on_several_hosts(model: ModelSpec, wish: Wish, pool: Pool, host_count: int) -> list[Shape]:
     """The shapes to try on several hosts of a kind, of so many at most, in the order of the wish's objective.
 
     Every host gives as many sets as it has, and there are no more hosts than so many GPUs need. So the fewest GPUs are
     on the fewest hosts, and a new host only adds shapes at the end.
     """
     shapes = []
-    for number in range(2, min(hosts, len(model.layers)) + 1):
+    for number in range(2, min(host_count, len(model.layers)) + 1):
         for tensor in _tensor_sizes(model, pool):
             shape = Shape(Parallelism(tensor, number * pool.sets(tensor)), number)
-            if shape.gpus > (number - 1) * sum(pool.domains) and shape.parallelism.pipeline <= len(model.layers):
+            if shape.gpu_count > (number - 1) * sum(pool.domains) and shape.parallelism.pipeline <= len(model.layers):
                 shapes.append(shape)
     if wish.objective == "latency" and pool.nvlink:
-        return sorted(shapes, key=lambda shape: (shape.hosts, shape.parallelism.pipeline))
+        return sorted(shapes, key=lambda shape: (shape.host_count, shape.parallelism.pipeline))
     return sorted(shapes, key=order)
 
 
-def lack(shape: Shape, pool: Pool, hosts: int) -> str | None:
+def lack(shape: Shape, pool: Pool, host_count: int) -> str | None:
     """What so many hosts of a kind do not have for a shape."""
     tensor, sets = shape.parallelism.tensor, pool.sets(shape.parallelism.tensor)
     if not sets:
         return f"it needs {tensor} linked GPUs; there are {pool.size}"
     if sets < shape.stages:
         return f"it needs {shape.stages} x {tensor} linked GPUs on a host; there are {sets} x {tensor}"
-    if hosts < shape.hosts:
+    if host_count < shape.host_count:
         return (
-            f"it needs {shape.gpus} GPUs over {shape.hosts} alike hosts; there {'are' if hosts > 1 else 'is'} {hosts}"
+            f"it needs {shape.gpu_count} GPUs over {shape.host_count} alike hosts; there "
+            f"{'are' if host_count > 1 else 'is'} {host_count}"
         )
     return None
 

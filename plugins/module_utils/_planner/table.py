@@ -20,7 +20,8 @@ def format_table(plan: Mapping[str, Any]) -> str:
         endpoint, parallelism = instance["endpoint"], instance["parallelism"]
         requested = instance["budget"]["requested"]
         head, *workers = [
-            (_end(node["host"], 16), _end(",".join(ranges(node["gpus"])), 8)) for node in instance["nodes"]
+            (_end(node["host"], 16), _end(",".join(ranges([gpu["index"] for gpu in node["gpus"]])), 8))
+            for node in instance["nodes"]
         ]
         rows.append(
             (

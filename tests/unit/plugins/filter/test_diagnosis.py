@@ -31,7 +31,9 @@ HOSTVARS: dict[str, dict[str, Any]] = {
 
 
 def instance(model: str, port: int, **gpus: list[int]) -> dict[str, Any]:
-    nodes = [{"host": host, "gpus": indices} for host, indices in gpus.items()]
+    nodes = [
+        {"host": host, "gpus": [{"index": index, "uuid": None} for index in indices]} for host, indices in gpus.items()
+    ]
     return {"id": f"{model}-1", "model": model, "endpoint": {"host": nodes[0]["host"], "port": port}, "nodes": nodes}
 
 

@@ -11,9 +11,19 @@ def instance(model: str, number: int, address: str, *hosts: str) -> dict[str, An
     return {
         "id": f"{model}-{number}",
         "model": model,
+        "task": "generate",
+        "runtime": "systemd",
+        "executor": "mp" if len(hosts) > 1 else None,
         "endpoint": {"host": hosts[0], "address": address, "port": 8000},
+        "rendezvous_port": 29501 if len(hosts) > 1 else None,
         "nodes": [
-            {"host": host, "rank": rank, "engine_args": {"node-rank": rank}, "env": {"CUDA_VISIBLE_DEVICES": str(rank)}}
+            {
+                "host": host,
+                "address": f"10.1.0.{host[3:]}",
+                "rank": rank,
+                "role": "worker" if rank else "head",
+                "gpus": [{"index": 0, "uuid": None}],
+            }
             for rank, host in enumerate(hosts)
         ],
         "engine_args": {"model": model},
@@ -27,19 +37,14 @@ LARGE_1 = instance("large", 1, "10.0.0.3", "gpu3", "gpu2")
 PLAN = {"instances": [SMALL_2, LARGE_1, SMALL_1]}
 
 
-def on(instance: dict[str, Any], rank: int) -> dict[str, Any]:
-    return instance | {
-        "node": instance["nodes"][rank],
-        "engine_args": {"model": instance["model"], "node-rank": rank},
-        "env": {"PLAIN": "word", "CUDA_VISIBLE_DEVICES": str(rank)},
-    }
+def test_what_a_host_starts_is_sorted_by_instance() -> None:
+    def started(host: str) -> list[tuple[str, int]]:
+        return [(record["id"], record["node"]["rank"]) for record in fleet.launches_on(PLAN, host)]
 
-
-def test_instances_on_a_host_are_sorted_and_whole() -> None:
-    assert fleet.instances_on(PLAN, "gpu1") == [on(SMALL_1, 0)]
-    assert fleet.instances_on(PLAN, "gpu2") == [on(LARGE_1, 1), on(SMALL_2, 0)]
-    assert fleet.instances_on(PLAN, "gpu3") == [on(LARGE_1, 0)]
-    assert fleet.instances_on(PLAN, "gpu4") == []
+    assert started("gpu1") == [("small-1", 0)]
+    assert started("gpu2") == [("large-1", 1), ("small-2", 0)]
+    assert started("gpu3") == [("large-1", 0)]
+    assert started("gpu4") == []
 
 
 def test_backends_are_sorted_by_model_and_instance() -> None:

@@ -40,7 +40,11 @@ def test_what_runs_stays(run_module: RunModule) -> None:
     running = {"id": "tiny-2", "model": "tiny", "gpus": [1], "port": 8007}
     result = run_module(fleet_plan, models=[TINY | {"replicas": 1}], hosts=[HOST | {"instances": [running]}])
     (instance,) = result["plan"]["instances"]
-    assert (instance["id"], instance["nodes"][0]["gpus"], instance["endpoint"]["port"]) == ("tiny-2", [1], 8007)
+    assert (instance["id"], instance["nodes"][0]["gpus"][0]["index"], instance["endpoint"]["port"]) == (
+        "tiny-2",
+        1,
+        8007,
+    )
 
 
 def test_what_runs_on_two_hosts_stays(run_module: RunModule) -> None:
@@ -52,7 +56,7 @@ def test_what_runs_on_two_hosts_stays(run_module: RunModule) -> None:
     ]
     (instance,) = run_module(fleet_plan, models=[model], hosts=hosts)["plan"]["instances"]
     assert [node["host"] for node in instance["nodes"]] == ["gpu3", "gpu2"]
-    assert instance["engine_args"]["master-port"] == 29505
+    assert instance["rendezvous_port"] == 29505
 
 
 def test_without_hosts_the_wishes_are_validated(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class Page(HTMLParser):
 def plan(**budget: object) -> dict[str, Any]:
     """One instance on GPU 0 of gpu1."""
     return {
-        "version": 1,
+        "version": 2,
         "instances": [
             {
                 "id": "tiny-1",
@@ -80,7 +80,7 @@ def plan(**budget: object) -> dict[str, Any]:
                 "endpoint": {"host": "gpu1", "address": "10.0.0.11", "port": 8000},
                 "parallelism": {"tensor": 1, "pipeline": 1, "expert": False},
                 "executor": None,
-                "nodes": [{"host": "gpu1", "rank": 0, "role": "head", "gpus": [0]}],
+                "nodes": [{"host": "gpu1", "rank": 0, "role": "head", "gpus": [{"index": 0, "uuid": None}]}],
                 "engine_args": {"model": "/srv/tiny", "max-model-len": 4096, "gpu-memory-utilization": 0.9},
                 "budget": {**BUDGET, **budget},
                 "why": ["one GPU: the model fits"],
@@ -198,7 +198,10 @@ def test_text_is_escaped_everywhere() -> None:
     instance.update(id=evil, model=evil, executor=evil, why=[evil], effective={"max_model_len": evil})
     instance["endpoint"] = {"host": evil, "address": evil, "port": evil}
     instance["parallelism"] = {"tensor": evil, "pipeline": evil, "expert": True}
-    instance["nodes"] = [{"host": evil, "rank": 0, "role": evil, "gpus": [0]}, {**instance["nodes"][0], "role": evil}]
+    instance["nodes"] = [
+        {"host": evil, "rank": 0, "role": evil, "gpus": [{"index": 0, "uuid": None}]},
+        {**instance["nodes"][0], "role": evil},
+    ]
     instance["engine_args"] = {"max-model-len": evil}
     keys = ("model", "shape", "reason", "needed_gib", "available_gib", "nearest_fit", "knob")
     wish["rejected"] = [dict.fromkeys(keys, evil), {**dict.fromkeys(keys), "model": "x", "nearest_fit": {evil: [evil]}}]
@@ -234,7 +237,9 @@ def test_works_from_the_plan_alone() -> None:
 def test_replicas_share_a_card_and_a_model_without_a_place_stands_out() -> None:
     wish = plan()
     second = copy.deepcopy(wish["instances"][0])
-    second.update(id="tiny-2", nodes=[{"host": "gpu1", "rank": 0, "role": "head", "gpus": [1]}])
+    second.update(
+        id="tiny-2", nodes=[{"host": "gpu1", "rank": 0, "role": "head", "gpus": [{"index": 1, "uuid": None}]}]
+    )
     wish["instances"].append(second)
     wish["rejected"] = [{"model": "huge", "shape": {"tensor": 8, "pipeline": 2}, "reason": "too large"}]
     page = Page(report.render(wish))
@@ -256,5 +261,5 @@ def test_every_node_of_an_instance_over_hosts_has_its_place() -> None:
 
 def test_gpus_are_named_in_ranges() -> None:
     wish = plan()
-    wish["instances"][0]["nodes"][0]["gpus"] = [5, 0, 1, 2]
+    wish["instances"][0]["nodes"][0]["gpus"] = [{"index": index, "uuid": None} for index in (5, 0, 1, 2)]
     assert "GPU 0\N{EN DASH}2, 5" in Page(report.render(wish)).text

@@ -141,7 +141,7 @@ def test_every_text_is_large_and_dark_enough_to_be_read(shown: Shown) -> None:
 def test_every_gpu_has_a_bar_to_scale(shown: Shown) -> None:
     of, look = shown
     owner = {
-        f"{node['host']} GPU {gpu}": instance["budget"]
+        f"{node['host']} GPU {gpu['index']}": instance["budget"]
         for instance in of["plan"]["instances"]
         for node in instance["nodes"]
         for gpu in node["gpus"]

@@ -58,12 +58,12 @@ def check(demands: Sequence[Demand], domains: Domains, places: Mapping[Slot, Seq
         assert len({part.host for part in parts}) == len(parts) == demand.span
         assert demand.span == 1 or len({KINDS[part.host] for part in parts}) == 1, "its hosts are alike"
         for part in parts:
-            assert part.host in demand.hosts
-            assert len(part.gpus) == demand.gpus * demand.sets
-            for start in range(0, len(part.gpus), demand.gpus):
-                gpus = set(part.gpus[start : start + demand.gpus])
+            assert part.host in demand.host_names
+            assert len(part.gpu_indices) == demand.gpu_count * demand.sets
+            for start in range(0, len(part.gpu_indices), demand.gpu_count):
+                gpus = set(part.gpu_indices[start : start + demand.gpu_count])
                 assert any(gpus <= set(domain) for domain in domains[part.host]), "a set is in one domain"
-            used.update((part.host, gpu) for gpu in part.gpus)
+            used.update((part.host, gpu) for gpu in part.gpu_indices)
     assert set(used.values()) <= {1}, "no GPU is given twice"
     counts = Counter(model for model, _ordinal in places)
     for demand in demands:
@@ -85,12 +85,14 @@ def test_promises_hold_for_every_fleet(fleet: tuple[list[Demand], Domains], chan
     assert place_all(demands, dict(hosts), {}, KINDS) == places, "the order of hosts and models means nothing"
     assert place_all(demands, domains, places, KINDS) == places, "what runs stays"
     jumbled = {
-        slot: tuple(Place(part.host, tuple(chance.sample(part.gpus, len(part.gpus)))) for part in parts)
+        slot: tuple(Place(part.host, tuple(chance.sample(part.gpu_indices, len(part.gpu_indices)))) for part in parts)
         for slot, parts in places.items()
     }
     assert place_all(demands, domains, jumbled, KINDS) == places, "the order in which GPUs are told means nothing"
     more = {**domains, "h9": [[0, 1, 2, 3]]}
-    fixed = [replace(demand, hosts=(*demand.hosts, "h9")) for demand in demands if demand.replicas is not None]
+    fixed = [
+        replace(demand, host_names=(*demand.host_names, "h9")) for demand in demands if demand.replicas is not None
+    ]
     kept = {slot: place for slot, place in places.items() if slot[0] in {demand.model for demand in fixed}}
     assert place_all(fixed, more, kept, {**KINDS, "h9": "new"}) == kept, "another host moves nothing"
 

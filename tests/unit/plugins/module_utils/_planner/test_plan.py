@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ TINY: dict[str, Any] = {
 
 def host(name: str, gpus: int = 2, *running: Running, domains: int = 1, link: str = "nvlink", **gpu: Any) -> Host:
     """A host with so many GPUs, dealt out to so many domains; ``gpu`` changes the last one."""
-    cards = [Gpu(index=index, total_gib=79.6, compute_capability="9.0") for index in range(gpus)]
+    cards = [
+        Gpu(index=index, uuid=f"GPU-{name}-{index}", total_gib=79.6, compute_capability="9.0") for index in range(gpus)
+    ]
     if gpu:
         cards[-1] = Gpu(index=gpus - 1, **gpu)
     size = gpus // domains
@@ -54,10 +57,10 @@ def running_on(before: dict[str, Any], *hosts: Host) -> list[Host]:
                 Running(
                     instance["id"],
                     instance["model"],
-                    tuple(node["gpus"]),
+                    tuple(gpu["index"] for gpu in node["gpus"]),
                     instance["endpoint"]["port"],
                     node["rank"],
-                    instance["engine_args"].get("master-port"),
+                    instance["rendezvous_port"],
                     instance["parallelism"]["tensor"],
                 )
                 for instance in before["instances"]
@@ -72,7 +75,9 @@ def running_on(before: dict[str, Any], *hosts: Host) -> list[Host]:
 def where(made: dict[str, Any]) -> dict[str, str]:
     """Every instance as host/GPUs:port."""
     return {
-        instance["id"]: f"{node['host']}/{','.join(map(str, node['gpus']))}:{instance['endpoint']['port']}"
+        instance[
+            "id"
+        ]: f"{node['host']}/{','.join(str(gpu['index']) for gpu in node['gpus'])}:{instance['endpoint']['port']}"
         for instance in made["instances"]
         for node in instance["nodes"]
     }
@@ -96,23 +101,24 @@ def test_the_whole_plan() -> None:
         "env": {"OMP_NUM_THREADS": 1},
     }
     assert plan([model], host("gpu1")) == {
-        "version": 1,
+        "version": 2,
         "instances": [
             {
                 "id": "tiny-1",
                 "model": "tiny",
-                "endpoint": {"host": "gpu1", "address": "10.0.0.1", "port": 8000},
+                "task": "generate",
+                "runtime": "systemd",
+                "executor": None,
                 "parallelism": {"tensor": 2, "pipeline": 1, "expert": False},
-                "executor": "mp",
+                "endpoint": {"host": "gpu1", "address": "10.0.0.1", "port": 8000},
+                "rendezvous_port": None,
                 "nodes": [
                     {
                         "host": "gpu1",
                         "address": "10.0.0.1",
                         "rank": 0,
                         "role": "head",
-                        "gpus": [0, 1],
-                        "engine_args": {"host": "10.0.0.1", "port": 8000},
-                        "env": {"CUDA_VISIBLE_DEVICES": "0,1"},
+                        "gpus": [{"index": 0, "uuid": "GPU-gpu1-0"}, {"index": 1, "uuid": "GPU-gpu1-1"}],
                     }
                 ],
                 "engine_args": {
@@ -121,14 +127,13 @@ def test_the_whole_plan() -> None:
                     "served-model-name": "tiny",
                     "tensor-parallel-size": 2,
                     "pipeline-parallel-size": 1,
-                    "distributed-executor-backend": "mp",
                     "gpu-memory-utilization": 0.5,
                     "max-model-len": 512,
                     "max-num-seqs": 4,
                     "kv-cache-dtype": "fp8",
                     "enforce-eager": True,
                 },
-                "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OMP_NUM_THREADS": "1"},
+                "env": {"OMP_NUM_THREADS": "1"},
                 "budget": {
                     "total": 79.6,
                     "requested": 39.8,
@@ -149,6 +154,7 @@ def test_the_whole_plan() -> None:
                 "why": ["tensor 2 x pipeline 1: as the inventory says", "GPUs 0, 1: linked by NVLink"],
             }
         ],
+        "rollout": [["gpu1"]],
         "rejected": [],
         "warnings": [],
     }
@@ -172,7 +178,7 @@ def test_expert_parallelism_and_pipelines() -> None:
     parallelism = {"tensor": 2, "pipeline": 2, "expert": True}
     (instance,) = plan([TINY | {"parallelism": parallelism}], host("gpu1", 4))["instances"]
     assert instance["parallelism"] == parallelism
-    assert instance["nodes"][0]["gpus"] == [0, 1, 2, 3]
+    assert [gpu["index"] for gpu in instance["nodes"][0]["gpus"]] == [0, 1, 2, 3]
     arguments = instance["engine_args"]
     assert (arguments["pipeline-parallel-size"], arguments["enable-expert-parallel"]) == (2, True)
 
@@ -214,7 +220,7 @@ def test_a_new_host_or_model_moves_nothing() -> None:
     hosts = [host("gpu1"), host("gpu2")]
     first = plan([TINY | {"replicas": 2}], *hosts)
     now = running_on(first, *hosts)
-    assert plan([TINY | {"replicas": 2}], *now, host("gpu0", 8)) == first
+    assert plan([TINY | {"replicas": 2}], *now, host("gpu0", 8)) == first | {"rollout": [["gpu0", "gpu1"], ["gpu2"]]}
     second = where(plan([{**TINY, "name": "a", "parallelism": {"tensor": 1}}, TINY | {"replicas": 2}], *now))
     assert second == {**where(first), "a-1": "gpu1/1:8001"}
 
@@ -277,42 +283,27 @@ def test_ports_begin_at_the_base_port() -> None:
 WIDE: dict[str, Any] = TINY | {"name": "wide", "parallelism": {"tensor": 2, "pipeline": 2}}
 
 
-def test_what_the_nodes_of_an_instance_are_told() -> None:
-    model = WIDE | {"extra_args": {"api_server_count": 2}, "env": {"NCCL_DEBUG": "INFO"}}
-    (instance,) = plan([model], host("gpu1"), host("gpu2"))["instances"]
+def test_an_instance_over_hosts() -> None:
+    (instance,) = plan([WIDE | {"env": {"NCCL_DEBUG": "INFO"}}], host("gpu1"), host("gpu2"))["instances"]
     assert instance["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8000}
-    assert instance["executor"] == "mp"
+    assert (instance["executor"], instance["rendezvous_port"]) == ("mp", 29501)
     assert instance["engine_args"] == {
         "model": "/srv/models/tiny",
         "served-model-name": "wide",
         "tensor-parallel-size": 2,
         "pipeline-parallel-size": 2,
-        "distributed-executor-backend": "mp",
-        "nnodes": 2,
-        "master-addr": "10.0.0.1",
-        "master-port": 29501,
         "gpu-memory-utilization": 0.92,
-    }
-    assert instance["env"] == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NCCL_DEBUG": "INFO"}
+    }, "nothing of where it runs"
+    assert instance["env"] == {"NCCL_DEBUG": "INFO"}
     assert instance["nodes"] == [
         {
-            "host": "gpu1",
-            "address": "10.0.0.1",
-            "rank": 0,
-            "role": "head",
-            "gpus": [0, 1],
-            "engine_args": {"host": "10.0.0.1", "port": 8000, "node-rank": 0, "api-server-count": 2},
-            "env": {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.0.1"},
-        },
-        {
-            "host": "gpu2",
-            "address": "10.0.0.2",
-            "rank": 1,
-            "role": "worker",
-            "gpus": [0, 1],
-            "engine_args": {"headless": True, "node-rank": 1},
-            "env": {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.0.2"},
-        },
+            "host": name,
+            "address": address,
+            "rank": rank,
+            "role": role,
+            "gpus": [{"index": index, "uuid": f"GPU-{name}-{index}"} for index in (0, 1)],
+        }
+        for rank, (name, address, role) in enumerate((("gpu1", "10.0.0.1", "head"), ("gpu2", "10.0.0.2", "worker")))
     ]
     assert instance["why"] == [
         "tensor 2 x pipeline 2 over 2 hosts: as the inventory says",
@@ -330,7 +321,9 @@ def test_a_second_run_and_a_new_host_leave_it_where_it_is() -> None:
     hosts = [host("gpu2", 3), host("gpu3", 3)]
     first = plan(models, *hosts)
     assert plan(models, *running_on(first, *hosts)) == first
-    assert plan(models, *running_on(first, *hosts), host("gpu1", 3), host("gpu4", 8)) == first
+    more = plan(models, *running_on(first, *hosts), host("gpu1", 3), host("gpu4", 8))
+    assert more["instances"] == first["instances"]
+    assert (first["rollout"], more["rollout"]) == ([["gpu2", "gpu3"]], [["gpu1", "gpu2", "gpu3", "gpu4"]])
 
 
 def test_it_moves_when_one_of_its_hosts_is_gone() -> None:
@@ -346,7 +339,7 @@ def nodes(made: dict[str, Any]) -> dict[str, tuple[list[str], int, int]]:
         instance["id"]: (
             [node["host"] for node in instance["nodes"]],
             instance["endpoint"]["port"],
-            instance["engine_args"]["master-port"],
+            instance["rendezvous_port"],
         )
         for instance in made["instances"]
     }
@@ -375,7 +368,7 @@ def test_a_rendezvous_port_is_kept_but_gives_way_to_wishes_and_endpoints() -> No
     assert nodes(plan([WIDE], *running(29501, 29501))) == {"wide-1": (["gpu1", "gpu2"], 29501, 29502)}
     assert nodes(plan([WIDE | {"port": 29507}], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 29507, 29501)}
     wished = plan([WIDE, TINY | {"port": 29507}], *running(8001, 29507))
-    assert wished["instances"][1]["engine_args"]["master-port"] == 29501
+    assert wished["instances"][1]["rendezvous_port"] == 29501
 
 
 def test_an_endpoint_passes_over_a_rendezvous_port() -> None:
@@ -384,13 +377,87 @@ def test_an_endpoint_passes_over_a_rendezvous_port() -> None:
     ]
     made = plan([WIDE, TINY], *hosts)
     assert made["instances"][0]["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8001}
-    assert made["instances"][1]["engine_args"]["master-port"] == 8000
+    assert made["instances"][1]["rendezvous_port"] == 8000
+
+
+# What runs now, by the local facts
+
+
+def placed(gpus: list[Any], cards: list[str | None], model: str = "tiny", **more: Any) -> Host:
+    """gpu1 with these cards (by uuid) in the order of their indices, where one instance was started on ``gpus``."""
+    facts = [
+        {"index": index, "uuid": uuid, "total_gib": 79.6, "lost": uuid is None} for index, uuid in enumerate(cards)
+    ]
+    present = [index for index, uuid in enumerate(cards) if uuid]
+    return Host.from_dict(
+        {
+            "name": "gpu1",
+            "address": "10.0.0.1",
+            "gpu_facts": {"gpus": facts, "domains": [present], "link": "nvlink", "reason": None},
+            "instances": [{"id": f"{model}-1", "model": model, "gpus": gpus, "port": 8003, **more}],
+        }
+    )
 
 
 def test_facts_of_earlier_releases_are_read() -> None:
-    entry = {"id": "tiny-1", "model": "tiny", "gpus": [1], "port": 8003}
-    facts = {"name": "gpu1", "address": "10.0.0.1", "gpu_facts": host("gpu1").hardware.to_dict(), "instances": [entry]}
-    assert where(plan([TINY], Host.from_dict(facts))) == {"tiny-1": "gpu1/1:8003"}
+    assert where(plan([TINY], placed([1], ["GPU-a", "GPU-b"]))) == {"tiny-1": "gpu1/1:8003"}
+
+
+@pytest.mark.parametrize(
+    ("cards", "place"),
+    [
+        pytest.param(["GPU-a", "GPU-b", "GPU-c"], "gpu1/1:8003", id="as it was"),
+        pytest.param(["GPU-b", "GPU-c"], "gpu1/0:8003", id="a card below it is gone, so all moved up"),
+        pytest.param(["GPU-new", "GPU-a", "GPU-b", "GPU-c"], "gpu1/2:8003", id="a card was put in below it"),
+    ],
+)
+def test_an_instance_is_found_again_by_the_uuid_of_its_gpu(cards: list[str | None], place: str) -> None:
+    made = plan([TINY], placed([{"index": 1, "uuid": "GPU-b"}], cards))
+    assert where(made) == {"tiny-1": place}
+    assert made["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        pytest.param(["GPU-a", "GPU-new", "GPU-c"], id="replaced"),
+        pytest.param(["GPU-a", "GPU-c"], id="vanished"),
+        pytest.param(["GPU-a", None, "GPU-c"], id="lost"),
+    ],
+)
+def test_an_instance_whose_card_is_gone_does_not_run_on_the_card_that_has_its_index(cards: list[str | None]) -> None:
+    gone = placed([{"index": 1, "uuid": "GPU-b"}], cards)
+    assert gone.running[0].gpu_indices == ()
+    made = plan([TINY], gone)
+    assert where(made) == {"tiny-1": "gpu1/0:8003"}, "as on free hardware, but clients find it at its port"
+    assert (
+        "gpu1: GPU 1 (GPU-b), where tiny-1 was started, is not there any more; that instance is planned anew."
+        in made["warnings"]
+    )
+
+
+def test_an_instance_of_two_gpus_of_which_one_is_gone_keeps_its_shape() -> None:
+    gpus = [{"index": 0, "uuid": "GPU-a"}, {"index": 1, "uuid": "GPU-b"}]
+    one = placed(gpus, ["GPU-b", "GPU-c", "GPU-d"], tensor=2)
+    assert (one.running[0].gpu_indices, one.running[0].gpu_count) == ((0,), 2)
+    assert where(plan([TINY | {"parallelism": {"tensor": 2}}], one)) == {"tiny-1": "gpu1/0,1:8003"}
+
+
+def test_a_version_one_fact_that_names_an_index_that_is_gone() -> None:
+    assert where(plan([TINY], placed([5], ["GPU-a", "GPU-b"]))) == {"tiny-1": "gpu1/0:8003"}
+
+
+def test_a_host_whose_gpus_were_not_read_is_an_error_that_names_it() -> None:
+    with pytest.raises(PlacementError, match=r"^gpu7: its GPUs were not read\. Bring the host back"):
+        Host.from_dict({"name": "gpu7", "address": "10.0.0.7", "gpu_facts": {}})
+
+
+def test_a_host_whose_gpus_cannot_be_read_but_whose_instances_run_is_an_error_until_its_fact_is_gone() -> None:
+    unread = placed([{"index": 0, "uuid": "GPU-a"}], [])
+    error = refusal([TINY], unread, host("gpu2"))
+    assert str(error).startswith("gpu1: no GPU can be read there (no reason is known), but by /etc/ansible/facts.d/")
+    assert "If its GPUs are gone for good, remove that file." in str(error)
+    assert where(plan([TINY], replace(unread, running=()), host("gpu2"))) == {"tiny-1": "gpu2/0:8000"}
 
 
 # Refusals
