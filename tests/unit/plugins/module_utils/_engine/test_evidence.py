@@ -17,6 +17,13 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.evidence imp
 
 JOURNALS = Path(__file__).parents[3] / "fixtures/journals"
 CAUSES = {
+    "context_too_long": "User-specified max_model_len (4194304) is greater than the derived max_model_len",
+    "hub_out_of_reach": "OSError: We couldn't connect to 'https://huggingface.co' to load the files",
+    "kv_cache_too_small": "16.0 GiB KV cache is needed, which is larger than the available KV cache memory (9.37 GiB)",
+    "no_directory": "Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/srv/nope'",
+    "port_in_use": "OSError: [Errno 98] Address already in use",
+    "unknown_option": "vllm: error: unrecognized arguments: --no-such-flag",
+    "weights_cut_off": "SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered",
     "cuda_out_of_memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB.",
     "driver_too_old": "RuntimeError: The NVIDIA driver on your system is too old (found version 12020).",
     "gated": "Access to model meta-llama/Llama-3.3-70B-Instruct is restricted.",
