@@ -137,6 +137,8 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
         )
         weights = Weights(int(total_bytes), max(0, int(total_bytes) - formula) if multimodal else 0, "size")
     length = max_model_len(text)
+    if length < 1:
+        raise ModelConfigError(f"config.json says that the longest context is {length} tokens")
     seen = TOWERS.get(model_type, TOWER_DEFAULT) if multimodal else None
     notes = _warnings(model_type, text_type, architecture, text)
     pooling = bool(_POOLING.search(architecture))

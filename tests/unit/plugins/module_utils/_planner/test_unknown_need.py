@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,12 @@ def test_a_size_that_the_configuration_contradicts_is_refused(size: int) -> None
 def test_layers_without_number_end_at_once(layers: int) -> None:
     config = LLAMA | {"num_hidden_layers": layers}
     assert f"it has {layers} layers, which no model has" in refused({"source": "a/b"}, {"llama": {"config": config}})
+
+
+@pytest.mark.parametrize("name", sorted(LLAMA))
+def test_a_field_of_the_configuration_that_is_nonsense_is_no_raw_error(name: str) -> None:
+    """Whatever stands there is sized or refused, at once."""
+    for value in (None, -1, 0, 10**7, 10**30, 1.5, float("inf"), float("nan"), "x", [], [None], {}, {"a": 1}, True):
+        known = {"llama": {"config": LLAMA | {name: value}}}
+        with contextlib.suppress(PlacementError):
+            assert plan({"source": "a/b"}, known)["instances"]
