@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +48,23 @@ def test_an_example_is_planned(example: str, tensor_sizes: dict[str, list[int]],
     assert found == tensor_sizes
     assert "KV CACHE" in (tmp_path / "new/plan.txt").read_text(encoding="utf-8")
     assert (tmp_path / "new/plan.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_the_models_of_the_sample_inventory_are_planned(tmp_path: Path) -> None:
+    """The model is on the hub, nobody can read it there, and its parallelism is stated."""
+    hosts = [{"name": f"gpu{number}", "gpus": "4 x H100 80GB HBM3, NVLink"} for number in (1, 2)]
+    sample: dict[str, Any] = {"fleet_described_hosts": hosts}
+    sample |= yaml.safe_load((ROOT / "inventories/prod/group_vars/gpu_hosts/vllm.yml").read_text(encoding="utf-8"))
+    (tmp_path / "sample.yml").write_text(yaml.safe_dump(sample))
+    done = play("plan", str(tmp_path / "sample"), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 instances of 1 model on 8 GPUs" in done.stdout
+    for model in sample["vllm_models"]:
+        model.pop("parallelism", None)
+    (tmp_path / "sample.yml").write_text(yaml.safe_dump(sample))
+    done = play("plan", str(tmp_path / "sample"), tmp_path)
+    assert done.returncode != 0
+    assert "how many GPUs it needs cannot be computed" in done.stdout + done.stderr
 
 
 def test_hosts_that_are_described_as_text_are_told_in_one_line(tmp_path: Path) -> None:
