@@ -68,13 +68,12 @@ def measure(inventory: str, *more: str) -> dict[str, Any]:
 
 def measure_light(number: int) -> dict[str, Any]:
     """The same with that many light GPU hosts, made where they are not there yet."""
-    gpu_hosts = hosts.light(number)
-    others = [host for host in hosts.HOSTS if host.name in ("lb1", "mon1")]
-    hosts.prepare(engine.client(), lambda _: None, [*others, *gpu_hosts])
+    front_door, monitor, *gpu_hosts = machines = hosts.light(number)
+    hosts.prepare(engine.client(), lambda _: None, machines)
     LIGHT.mkdir(exist_ok=True)
     if not (LIGHT / "group_vars").exists():
         (LIGHT / "group_vars").symlink_to(ROOT / LAB / "group_vars")
-    groups = {"gpu_hosts": gpu_hosts, "load_balancers": others[:1], "monitoring": others[1:]}
+    groups = {"gpu_hosts": gpu_hosts, "load_balancers": [front_door], "monitoring": [monitor]}
     inventory: dict[str, Any] = {
         group: {"hosts": {host.name: {"ansible_host": host.address} for host in members}}
         for group, members in groups.items()

@@ -89,12 +89,14 @@ def prepare_mirror(client: docker.DockerClient, say: Say) -> None:
 
 
 def light(number: int) -> list[Host]:
-    """GPU hosts for tests of scale, beside the lab's own, with the stand-in for an engine (at most 64)."""
-    of_gpu1 = next(host for host in HOSTS if host.name == "gpu1")
-    return [
-        dataclasses.replace(of_gpu1, name=f"light{ordinal}", address=f"172.29.250.{40 + ordinal}")
+    """Machines for tests of scale, beside the lab's own: a front door, a monitor, and GPU hosts (at most 64)."""
+    kinds = {host.name: host for host in HOSTS}
+    gpu_hosts = [
+        dataclasses.replace(kinds["gpu1"], name=f"light-gpu{ordinal}", address=f"172.29.250.{40 + ordinal}")
         for ordinal in range(1, number + 1)
     ]
+    front_door = dataclasses.replace(kinds["lb1"], name="light-lb1", address="172.29.250.105")
+    return [front_door, dataclasses.replace(kinds["mon1"], name="light-mon1", address="172.29.250.106"), *gpu_hosts]
 
 
 def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOSTS) -> None:
@@ -111,12 +113,14 @@ def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOST
             for file in sorted(tiny_model.DIRECTORY.iterdir()):
                 files[f"/srv/models/{tiny_model.DIRECTORY.name}/{file.name}"] = file.read_bytes()
         containers[host] = _ensure(client, host, MACHINE, files, say)
-    known = []
+    names = STATE / "known_hosts"
+    others = names.read_text().splitlines(keepends=True) if names.is_file() else []
+    known = [line for line in others if line.split()[0] not in {host.address for host in containers}]
     for host, container in containers.items():
         _wait(f"SSH on {host.name}", functools.partial(_greets, host.address))
         keys = container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
         known += [f"{host.address} {line}\n" for line in keys.splitlines()]
-    (STATE / "known_hosts").write_text("".join(known))
+    names.write_text("".join(known))
 
 
 def _pci(host: Host) -> dict[str, bytes]:

@@ -28,8 +28,8 @@ class Answer(NamedTuple):
     @property
     def tokens(self) -> int:
         """Tokens of a stream that has come to its end."""
-        events = [line for line in self.body.splitlines() if line.startswith(b"data: ")]
-        assert events.pop() == b"data: [DONE]"
+        events = [line[len(b"data: ") :] for line in self.body.splitlines() if line.startswith(b"data: ")]
+        assert events.pop() == b"[DONE]"
         return sum(bool(json.loads(event)["choices"][0]["text"]) for event in events)
 
 

@@ -37,7 +37,7 @@ def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
     before = [front_door.host.file("/etc/nginx/nginx.conf").content_string for front_door in front_doors]
     with ThreadPoolExecutor(2 * len(front_doors)) as clients:
         streams = [
-            clients.submit(front_door.post, model="big", stream=True, tokens=60, interval=0.25)
+            clients.submit(front_door.post, model="big", stream=True, tokens=100, interval=0.25)
             for front_door in front_doors
             for _ in range(2)  # one for each server of the model
         ]
@@ -46,7 +46,7 @@ def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
         assert not any(stream.done() for stream in streams)
         assert [servers(front_door) for front_door in front_doors] == [{9004}, {9004}]
 
-    assert [stream.result().tokens for stream in streams] == [60] * len(streams)
+    assert [stream.result().tokens for stream in streams] == [100] * len(streams)
     for front_door, text in zip(front_doors, before, strict=True):
         drained = front_door.host.file("/etc/nginx/nginx.conf").content_string
         assert drained == text.replace("9003 max_fails=1 fail_timeout=1s;", "9003 max_fails=1 fail_timeout=1s down;")
