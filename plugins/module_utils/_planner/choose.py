@@ -76,17 +76,19 @@ class Sizer:
 
         :raises PlacementError: no shape does on any of the sites, or nobody can say which does.
         """
-        hosts = Counter(site.pool for site in sites)
-        pools = sorted(hosts, key=repr)
+        host_counts = Counter(site.pool for site in sites)
+        pools = sorted(host_counts, key=repr)
         model = self._accounts.model(wish)
         if isinstance(model, Unknown):
             return self._unsized(wish, sites, running, model.reason)
-        found = {pool: self._best(model, wish, pool, hosts[pool], on_one_host(model, wish, pool)) for pool in pools}
+        found = {
+            pool: self._best(model, wish, pool, host_counts[pool], on_one_host(model, wish, pool)) for pool in pools
+        }
         if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span, _ in running):
             for pool, (best, misfits) in found.items():
                 if not isinstance(best, Shape) and wish.parallelism is None:
-                    shapes = on_several_hosts(model, wish, pool, hosts[pool])
-                    spread, more = self._best(model, wish, pool, hosts[pool], shapes, running)
+                    shapes = on_several_hosts(model, wish, pool, host_counts[pool])
+                    spread, more = self._best(model, wish, pool, host_counts[pool], shapes, running)
                     found[pool] = spread or best, misfits + more
         fitting = {best for best, _ in found.values() if isinstance(best, Shape)}
         misfits = [misfit for _, tried in found.values() for misfit in tried]
@@ -94,22 +96,22 @@ class Sizer:
             unknown = [best.reason for best, _ in found.values() if isinstance(best, Unknown)]
             if unknown or not misfits:
                 return self._unsized(wish, sites, running, unknown[0] if unknown else "there is no GPU")
-            raise PlacementError([nothing_fits(self._accounts, model, wish, misfits, hosts)])
+            raise PlacementError([nothing_fits(self._accounts, model, wish, misfits, host_counts)])
 
         def preference(shape: Shape) -> tuple[Any, ...]:
             takes = [
                 pool
                 for pool in pools
-                if isinstance(self._accounts.attempt(model, wish, pool, shape, hosts[pool]), Sized)
+                if isinstance(self._accounts.attempt(model, wish, pool, shape, host_counts[pool]), Sized)
             ]
-            room = sum(shape.room(pool, hosts[pool]) for pool in takes)
+            room = sum(shape.room(pool, host_counts[pool]) for pool in takes)
             best: tuple[int, ...] = (-room,) if shape.host_count == 1 else order(shape)
             if wish.objective == "latency":
                 best = (shape.host_count, shape.parallelism.pipeline, -shape.parallelism.tensor)
             return not shape.among(running), room < (wish.replicas or 1), shape.host_count > 1, best, order(shape)
 
         chosen = min(fitting, key=preference)
-        results = {pool: self._accounts.attempt(model, wish, pool, chosen, hosts[pool]) for pool in pools}
+        results = {pool: self._accounts.attempt(model, wish, pool, chosen, host_counts[pool]) for pool in pools}
         misfits += [result for result in results.values() if isinstance(result, Misfit)]
         sized = {pool: result for pool, result in results.items() if isinstance(result, Sized)}
         return Choice(
@@ -264,12 +266,12 @@ def _why(wish: Wish, chosen: Shape, found: Mapping[Pool, tuple[Any, Sequence[Mis
 
 def _without_account(wish: Wish, sites: Sequence[Site], running: Collection[Extent], reason: str) -> Choice:
     """A choice of the inventory's shape, or one GPU."""
-    hosts = Counter(site.pool for site in sites)
+    host_counts = Counter(site.pool for site in sites)
     parallelism = wish.parallelism or Parallelism()
-    shapes = [Shape(parallelism, pool.fewest_hosts(parallelism) or 1) for pool in hosts]
-    shapes = [shape for shape in shapes if any(not lack(shape, pool, number) for pool, number in hosts.items())]
+    shapes = [Shape(parallelism, pool.fewest_hosts(parallelism) or 1) for pool in host_counts]
+    shapes = [shape for shape in shapes if any(not lack(shape, pool, number) for pool, number in host_counts.items())]
     shape = min(shapes, key=lambda shape: (not shape.among(running), shape.host_count), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
-    sites_of = tuple(site.name for site in sites if not lack(shape, site.pool, hosts[site.pool]))
+    sites_of = tuple(site.name for site in sites if not lack(shape, site.pool, host_counts[site.pool]))
     why = f"{shape}: {'as the inventory says' if wish.parallelism else 'it is not sized'}"
     return Choice(replace(shape, why=(why,)), sites_of, warnings=(f"{warning}.",))

@@ -34,7 +34,7 @@ def considered(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator
 
 
 def nothing_fits(
-    accounts: Accounts, model: ModelSpec, wish: Wish, misfits: Sequence[Misfit], hosts: Mapping[Pool, int]
+    accounts: Accounts, model: ModelSpec, wish: Wish, misfits: Sequence[Misfit], host_counts: Mapping[Pool, int]
 ) -> dict[str, Any]:
     """The one rejected shape that came nearest, and what would let it in."""
 
@@ -51,10 +51,10 @@ def nothing_fits(
     if nearest.needed_gib is None:
         return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
     larger = f"take larger GPUs, or a quantised or smaller model as {wish.where}.source"
-    wider = None if wish.parallelism else _on_more_hosts(accounts, model, wish, hosts)
+    wider = None if wish.parallelism else _on_more_hosts(accounts, model, wish, host_counts)
     if wider:
         shape, pool = wider
-        missing = lack(shape, pool, hosts[pool])
+        missing = lack(shape, pool, host_counts[pool])
         more = "Add such hosts, or hosts with more of these GPUs"
         knob = f"{str(shape).capitalize()} would do, but {missing}. {more}; {larger}."
         return _record(wish, nearest, nearest_fit=f"{shape} on {pool.gpu.name}", knob=knob)
@@ -92,11 +92,11 @@ def unknown_need(wish: Wish, reason: str, *, read: bool) -> dict[str, Any]:
 
 
 def _on_more_hosts(
-    accounts: Accounts, model: ModelSpec, wish: Wish, hosts: Mapping[Pool, int]
+    accounts: Accounts, model: ModelSpec, wish: Wish, host_counts: Mapping[Pool, int]
 ) -> tuple[Shape, Pool] | None:
     """The smallest shape that would fit, were there more hosts like those that there are."""
     fitting = []
-    for pool in hosts:
+    for pool in host_counts:
         for shape in on_several_hosts(model, wish, pool, len(model.layers)):
             if isinstance(accounts.attempt(model, wish, pool, shape, shape.host_count), Sized):
                 fitting.append((shape, pool))
@@ -157,18 +157,18 @@ def too_large(wish: Wish, sites: Sequence[Site], hosts: Sequence[Host]) -> dict[
     return _too_long(wish, parallelism, Counter(site.pool for site in sites))
 
 
-def _too_long(wish: Wish, parallelism: Parallelism, hosts: Mapping[Pool, int]) -> dict[str, Any]:
+def _too_long(wish: Wish, parallelism: Parallelism, host_counts: Mapping[Pool, int]) -> dict[str, Any]:
     """The refusal of a pipeline that there are not the alike hosts for; one of one stage is possible."""
     fitting = [
         (stages, pool)
-        for pool, number in hosts.items()
+        for pool, number in host_counts.items()
         for stages in range(1, parallelism.pipeline)
         if pool.takes(replace(parallelism, pipeline=stages), number)
     ]
-    stages, pool = max(fitting, key=lambda pair: (pair[0], hosts[pair[1]], repr(pair[1])))
+    stages, pool = max(fitting, key=lambda pair: (pair[0], host_counts[pair[1]], repr(pair[1])))
     asked = Shape(parallelism, pool.fewest_hosts(parallelism) or 1)
     shorter = replace(parallelism, pipeline=stages)
-    there = f"{'are' if hosts[pool] > 1 else 'is'} {hosts[pool]} ({pool.gpu.name})"
+    there = f"{'are' if host_counts[pool] > 1 else 'is'} {host_counts[pool]} ({pool.gpu.name})"
     return _rejected(
         wish,
         asked,

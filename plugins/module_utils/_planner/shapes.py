@@ -109,5 +109,5 @@ def lack(shape: Shape, pool: Pool, host_count: int) -> str | None:
 
 def possible(parallelism: Parallelism, sites: Iterable[Site]) -> bool:
     """Whether there are GPUs for an instance, whatever it weighs."""
-    hosts = Counter(site.pool for site in sites)
-    return any(pool.takes(parallelism, number) for pool, number in hosts.items())
+    host_counts = Counter(site.pool for site in sites)
+    return any(pool.takes(parallelism, number) for pool, number in host_counts.items())

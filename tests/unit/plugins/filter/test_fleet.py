@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.gpuhosts.vllm.plugins.filter import fleet
+
+from tests.tools import docs
 
 
 def instance(model: str, number: int, address: str, *hosts: str) -> dict[str, Any]:
@@ -45,6 +51,17 @@ def test_what_a_host_starts_is_sorted_by_instance() -> None:
     assert started("gpu2") == [("large-1", 1), ("small-2", 0)]
     assert started("gpu3") == [("large-1", 0)]
     assert started("gpu4") == []
+
+
+def test_the_name_of_earlier_releases_leads_there() -> None:
+    runtime = yaml.safe_load((Path(__file__).parents[4] / "meta/runtime.yml").read_text())
+    routed = runtime["plugin_routing"]["filter"]["instances_on"]
+    assert routed["redirect"] == "gpuhosts.vllm.launches_on"
+    assert "launches_on" in routed["deprecation"]["warning_text"]
+    variables = {"plan": PLAN}
+    text = "{{ plan | gpuhosts.vllm.instances_on('gpu2') | map(attribute='id') | join(' ') }}"
+    docs.find_collection()
+    assert Templar(DataLoader(), variables=variables).template(trust_as_template(text)) == "large-1 small-2"
 
 
 def test_backends_are_sorted_by_model_and_instance() -> None:
