@@ -21,7 +21,7 @@ SAME_MEMORY_GIB = 0.5  # between two versions of the driver its own reserve diff
 def running_instances(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
     """The instances that the hosts' local facts tell of, whatever the inventory wishes by now.
 
-    :returns: by id, each with ``id``, ``model``, ``hosts`` and ``server`` (``ADDRESS:PORT`` of its endpoint).
+    :returns: by id, each with ``id``, ``model``, ``hosts`` and ``endpoint`` (``host``, ``address`` and ``port``).
     """
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(names):
@@ -30,8 +30,13 @@ def running_instances(names: Iterable[str], hostvars: HostVars) -> list[dict[str
             instance = found.setdefault(entry["id"], {"id": entry["id"], "model": entry["model"], "hosts": []})
             instance["hosts"].append(name)
             if entry.get("rank", 0) == 0:
-                instance["server"] = f"{address(name, hostvars)}:{entry['port']}"
+                instance["endpoint"] = {"host": name, "address": address(name, hostvars), "port": entry["port"]}
     return [found[name] for name in sorted(found)]
+
+
+def server(endpoint: Mapping[str, Any]) -> str:
+    """``ADDRESS:PORT`` of an endpoint, as front doors name their servers."""
+    return f"{endpoint['address']}:{endpoint['port']}"
 
 
 def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterable[str]) -> list[str]:
@@ -39,6 +44,26 @@ def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterabl
     away = set(without)
     models = {instance["model"] for instance in instances}
     return sorted(models - {instance["model"] for instance in instances if not away.intersection(instance["hosts"])})
+
+
+def waves(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> list[list[str]]:
+    """Groups of hosts to work on, one group after the other: all the hosts of an instance stop together.
+
+    :param instances: as ``running_instances`` returns them.
+    :param hosts: in the order in which they are wanted.
+    """
+    groups: list[list[str]] = []
+    for host in hosts:
+        together = {host}.union(*(set(instance["hosts"]) for instance in instances if host in instance["hosts"]))
+        joined = [group for group in groups if together.intersection(group)]
+        if joined:
+            joined[0].append(host)
+            for other in joined[1:]:
+                joined[0].extend(other)
+                groups.remove(other)
+        else:
+            groups.append([host])
+    return groups
 
 
 def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -69,4 +94,6 @@ class FilterModule:
             "gpu_differences": gpu_differences,
             "left_without_server": left_without_server,
             "running_instances": running_instances,
+            "server": server,
+            "waves": waves,
         }

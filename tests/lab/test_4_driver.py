@@ -81,7 +81,7 @@ def test_the_version_must_be_stated() -> None:
 def test_a_model_keeps_a_server() -> None:
     run = upgrade("-e", "driver_upgrade_batch=2")
     assert run.code != 0
-    assert "While gpu1, gpu2 are upgraded together, nobody would answer for tiny-llama. Lower" in run.text
+    assert "While gpu1, gpu2 are together out of service, nobody would answer for tiny-llama. Lower" in run.text
     assert run.changed == {}
 
 
@@ -102,7 +102,7 @@ def test_a_host_that_loses_a_gpu_stops_the_roll_out_and_no_request_fails() -> No
         time.sleep(5)
 
     assert run.code != 0
-    assert "gpu2: The driver is the new one, and the GPUs are what they were: GPU 1: lost" in run.text
+    assert "gpu2: Driver upgrade | The driver is the new one, and the GPUs are what they were: GPU 1: lost" in run.text
     assert "the roll-out stops here; the other hosts go on serving" in run.text
     print(f"{streams.answers} answers, {len(streams.failures)} failures")
     assert streams.failures == []

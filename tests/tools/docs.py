@@ -83,11 +83,16 @@ def _outputs(returned: dict[str, Any]) -> str:
 def role_page(role: Path) -> str:
     """The README of a role."""
     entries = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    whole = entries["main"]["options"]
     page = NOTE.format(source="meta/argument_specs.yml") + f"# Role gpuhosts.vllm.{role.name}\n"
     for name, spec in entries.items():
         page += "" if name == "main" else f"\n## Entry point `{name}`\n"
-        page += f"\n{markdown(spec['short_description'])}\n\n{markdown(spec['description'])}\n\n"
-        page += f"{'##' if name == 'main' else '###'} Variables\n\n{_inputs(spec['options'], 'variable')}"
+        page += f"\n{markdown(spec['short_description'])}\n"
+        page += f"\n{markdown(spec['description'])}\n" if "description" in spec else ""
+        same = [key for key, option in spec["options"].items() if name != "main" and option == whole.get(key)]
+        page += f"\nReads {', '.join(f'`{key}`' for key in same)} of the variables above.\n" if same else ""
+        if own := {key: option for key, option in spec["options"].items() if key not in same}:
+            page += f"\n{'##' if name == 'main' else '###'} Variables\n\n{_inputs(own, 'variable')}"
     return page
 
 

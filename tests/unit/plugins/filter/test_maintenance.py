@@ -9,6 +9,8 @@ from ansible_collections.gpuhosts.vllm.plugins.filter.maintenance import (
     gpu_differences,
     left_without_server,
     running_instances,
+    server,
+    waves,
 )
 
 
@@ -32,13 +34,36 @@ FLEET = {
 }
 
 
+def endpoint(host: str, port: int) -> dict[str, Any]:
+    return {"host": host, "address": FLEET[host]["ansible_host"], "port": port}
+
+
 def test_the_local_facts_tell_what_runs() -> None:
     assert running_instances(FLEET, FLEET) == [
-        {"id": "giant-1", "model": "giant", "hosts": ["gpu1", "gpu2"], "server": "10.0.0.11:8002"},
-        {"id": "small-1", "model": "small", "hosts": ["gpu1"], "server": "10.0.0.11:8000"},
-        {"id": "small-2", "model": "small", "hosts": ["gpu1"], "server": "10.0.0.11:8001"},
-        {"id": "small-3", "model": "small", "hosts": ["gpu2"], "server": "10.0.0.12:8000"},
+        {"id": "giant-1", "model": "giant", "hosts": ["gpu1", "gpu2"], "endpoint": endpoint("gpu1", 8002)},
+        {"id": "small-1", "model": "small", "hosts": ["gpu1"], "endpoint": endpoint("gpu1", 8000)},
+        {"id": "small-2", "model": "small", "hosts": ["gpu1"], "endpoint": endpoint("gpu1", 8001)},
+        {"id": "small-3", "model": "small", "hosts": ["gpu2"], "endpoint": endpoint("gpu2", 8000)},
     ]
+
+
+def test_front_doors_name_their_servers_by_address_and_port() -> None:
+    assert next(server(instance["endpoint"]) for instance in running_instances(FLEET, FLEET)) == "10.0.0.11:8002"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "one_after_the_other"),
+    [
+        ([], []),
+        (["gpu3"], [["gpu3"]]),
+        (["gpu3", "gpu1"], [["gpu3"], ["gpu1"]]),
+        (["gpu1", "gpu3", "gpu2"], [["gpu1", "gpu2"], ["gpu3"]]),
+    ],
+)
+def test_hosts_go_one_after_the_other_but_for_those_of_one_instance(
+    hosts: list[str], one_after_the_other: list[list[str]]
+) -> None:
+    assert waves(running_instances(FLEET, FLEET), hosts) == one_after_the_other
 
 
 @pytest.mark.parametrize(

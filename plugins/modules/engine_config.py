@@ -1,0 +1,335 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_config
+short_description: Write what the vLLM instances of a host are started from, and tell which have to start anew
+version_added: 0.1.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - Writes the options and the environment of every instance, the secrets and the unit that they share, and the link to
+    the release in use. Starts and stops nothing.
+  - New options replace the old ones only when O(check) accepts them. It is asked about all of them before anything is
+    written, in check mode as well where it is installed.
+  - The files of an instance that is not wanted any more go when its unit neither runs nor would start at the next boot.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+    details: The return values tell what will have to be done once the files are written.
+  diff_mode:
+    support: full
+    details: Not of the secrets.
+  idempotent:
+    support: full
+options:
+  instances:
+    description:
+      - Instances that are wanted on this host, each with V(id) (its unit is C(vllm@ID.service)), V(engine_args)
+        (options of C(vllm serve), without the leading dashes) and V(env), whose variables win over O(environment).
+      - Other keys are passed over.
+    type: list
+    elements: dict
+    required: true
+  environment:
+    description: Environment variables of every instance.
+    type: dict
+    default: {}
+  secrets:
+    description: Environment variables of every instance that only root may read.
+    type: dict
+    default: {}
+  secrets_file:
+    description: Where the secrets lie.
+    type: path
+    required: true
+  directory:
+    description: Where the files of the instances lie.
+    type: path
+    required: true
+  runtime_directory:
+    description: Where systemd makes a directory for every instance that it starts.
+    type: path
+    default: /run/vllm
+  group:
+    description: Group that may read the files of the instances.
+    type: str
+    required: true
+  header:
+    description: Comment at the top of every file.
+    type: str
+    default: ""
+  unit_file:
+    description: Where the unit of all instances lies.
+    type: path
+    required: true
+  unit:
+    description: What the unit says.
+    type: str
+    required: true
+  link:
+    description: Link to the release in use.
+    type: path
+    required: true
+  release:
+    description: What the link shall point to.
+    type: path
+    required: true
+  check:
+    description: Command that must accept new options, as a list of words; the path of a file is added to it.
+    type: list
+    elements: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Configure the instances
+  gpuhosts.vllm.engine_config:
+    instances:
+      - id: llama-3.3-70b-1
+        engine_args: {model: meta-llama/Llama-3.3-70B-Instruct, port: 8000}
+    directory: /etc/vllm/instances
+    secrets_file: /etc/vllm/secrets.env
+    group: vllm
+    unit_file: /etc/systemd/system/vllm@.service
+    unit: "{{ lookup('ansible.builtin.template', 'vllm@.service.j2') }}"
+    link: /opt/vllm/current
+    release: /opt/vllm/versions/0.33.0
+    check: [/opt/vllm/versions/0.33.0/bin/python, /opt/vllm/check_config.py]
+  register: configuration
+"""
+
+RETURN = r"""
+files:
+  description: Paths that were written or removed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/vllm/instances/llama-3.3-70b-1.yaml]
+restart:
+  description: Instances that run from older files.
+  returned: success
+  type: list
+  elements: str
+  sample: [llama-3.3-70b-1]
+start:
+  description: Instances that do not run, or would not at the next boot.
+  returned: success
+  type: list
+  elements: str
+remove:
+  description: Instances that are not wanted any more.
+  returned: success
+  type: list
+  elements: str
+disturbed:
+  description: Instances that run and have to stop, because they are to restart or not wanted any more.
+  returned: success
+  type: list
+  elements: str
+  sample: [llama-3.3-70b-1]
+"""
+
+import grp
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import (
+    Unit,
+    environment_file,
+    options_file,
+    units_from_properties,
+    work_to_do,
+)
+
+SPEC: dict[str, dict[str, Any]] = {
+    "instances": {"type": "list", "elements": "dict", "required": True},
+    "environment": {"type": "dict", "default": {}},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "secrets_file": {"type": "path", "required": True, "no_log": False},
+    "directory": {"type": "path", "required": True},
+    "runtime_directory": {"type": "path", "default": "/run/vllm"},
+    "group": {"type": "str", "required": True},
+    "header": {"type": "str", "default": ""},
+    "unit_file": {"type": "path", "required": True},
+    "unit": {"type": "str", "required": True},
+    "link": {"type": "path", "required": True},
+    "release": {"type": "path", "required": True},
+    "check": {"type": "list", "elements": "str", "required": True},
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it shall be."""
+
+    path: Path
+    content: str
+    mode: int
+    group: str = "root"
+    instance: str = ""  # "": every instance is started from it
+    options: bool = False  # the argument parser of the release has to accept it
+    unit: bool = False  # systemd has to accept it
+    secret: bool = False  # no diff shows it
+
+    def before(self) -> str | None:
+        """What it says so far; None: it is not there."""
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def is_owned(self) -> bool:
+        """Whether mode and owners are what they shall be."""
+        status = self.path.stat()
+        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (self.mode, 0, gid(self.group))
+
+    def own(self, path: Path) -> None:
+        """Set mode and owners; the age of a file stays."""
+        os.chown(path, 0, gid(self.group))
+        path.chmod(self.mode)
+
+    def write(self, module: AnsibleModule) -> None:
+        """Put it in the place of the old one, in one rename."""
+        new = self.path.with_name(f".{self.path.name}.new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.write_text(self.content, encoding="utf-8")
+        self.own(new)
+        if self.unit:
+            check_unit(module, new, self.path.name)
+        new.replace(self.path)
+
+
+def gid(group: str) -> int:
+    """The number of a group; -1 where there is none, as in check mode on a fresh host."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return -1
+
+
+def wanted_files(given: dict[str, Any]) -> Iterator[File]:
+    """All files, each as it shall be, the unit last: systemd looks whether what it is to start is there."""
+    header, directory, group = given["header"], Path(given["directory"]), given["group"]
+    for instance in given["instances"]:
+        name = instance["id"]
+        options = options_file(instance["engine_args"], header)
+        variables = environment_file({**given["environment"], **instance.get("env", {})}, header)
+        yield File(directory / f"{name}.yaml", options, 0o640, group, name, options=True)
+        yield File(directory / f"{name}.env", variables, 0o640, group, name)
+    yield File(Path(given["secrets_file"]), environment_file(given["secrets"], header), 0o600, secret=True)
+    yield File(Path(given["unit_file"]), given["unit"], 0o644, unit=True)
+
+
+def check_options(module: AnsibleModule, files: list[File]) -> None:
+    """Fail with the words of vLLM's own parser, unless it accepts the options."""
+    command = module.params["check"]
+    if module.check_mode and not all(Path(word).exists() for word in command if word.startswith("/")):
+        return  # the release is not installed yet
+    for file in files:
+        candidate = Path(module.tmpdir, file.path.name)
+        candidate.write_text(file.content, encoding="utf-8")
+        code, output, errors = module.run_command([*command, str(candidate)])
+        if code:
+            said = (errors or output).strip().replace(str(candidate), str(file.path))
+            module.fail_json(msg=f"{file.instance}: vLLM does not accept its options. Nothing was changed. {said}")
+
+
+def check_unit(module: AnsibleModule, path: Path, name: str) -> None:
+    """Fail unless systemd can read the unit."""
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"{path}:{name}"]
+    code, output, errors = module.run_command(command)
+    if code:
+        module.fail_json(msg=f"{name}: systemd does not accept the unit. {(errors or output).strip()}")
+
+
+def look_at_units(module: AnsibleModule, names: set[str]) -> dict[str, Unit]:
+    """The units of instances."""
+    if not names:
+        return {}
+    runtime = {name: Path(module.params["runtime_directory"], name) for name in names}
+    started = {name: path.stat().st_mtime for name, path in runtime.items() if path.exists()}
+    units = [f"vllm@{name}.service" for name in sorted(names)]
+    command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *units]
+    found = units_from_properties(module.run_command(command, check_rc=True)[1], started)
+    return {name: found.get(name, Unit()) for name in names}
+
+
+def newest(paths: list[Path]) -> float:
+    """When the youngest of the paths was written, a link taken for itself; 0: there is none."""
+    return max((path.lstat().st_mtime for path in paths if os.path.lexists(path)), default=0)
+
+
+def switch(link: Path, release: str) -> None:
+    """Let the link point to the release, in one rename."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(release)
+    new.replace(link)
+
+
+def diff_of(path: Path, before: str, after: str) -> dict[str, str]:
+    """One entry of the diff that Ansible shows."""
+    return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    given = module.params
+    wanted = {instance["id"] for instance in given["instances"]}
+    directory, link = Path(given["directory"]), Path(given["link"])
+
+    files = list(wanted_files(given))
+    before = {file: file.before() for file in files}
+    rewritten = [file for file in files if before[file] != file.content]
+    disowned = [file for file in files if file not in rewritten and not file.is_owned()]
+    points_to = str(link.readlink()) if link.is_symlink() else ""
+    switching = points_to != given["release"]
+    # Another release may refuse what the old one took.
+    check_options(module, [file for file in (files if switching else rewritten) if file.options])
+
+    there = {path.stem for path in directory.glob("*.yaml")}
+    units = look_at_units(module, wanted | there)
+    gone = [name for name in sorted(there - wanted) if not (units[name].runs or units[name].enabled)]
+    # The .yaml goes last: it is what tells the next run that there is something to remove.
+    removed = [path for name in gone for path in (directory / f"{name}.env", directory / f"{name}.yaml")]
+    removed = [path for path in removed if path.exists()]
+
+    diff = [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
+    diff += [diff_of(link, f"{points_to}\n" if points_to else "", f"{given['release']}\n")] if switching else []
+    diff += [diff_of(path, f"{path}\n", "") for path in removed]
+
+    if not module.check_mode:
+        for file in disowned:
+            file.own(file.path)
+        if switching:
+            switch(link, given["release"])
+        for file in rewritten:
+            file.write(module)
+        for path in removed:
+            path.unlink()
+
+    everyone = switching or any(not file.instance for file in rewritten)
+    anew = wanted if everyone else {file.instance for file in rewritten}
+    touched = {name: newest([link, *(file.path for file in files if file.instance in ("", name))]) for name in wanted}
+    work = work_to_do(wanted, units, touched, anew)
+    module.exit_json(
+        changed=bool(rewritten or disowned or switching or removed),
+        files=[str(path) for path in [*(file.path for file in (*rewritten, *disowned)), *removed]],
+        restart=work.restart,
+        start=work.start,
+        remove=work.remove,
+        disturbed=work.disturbed,
+        diff=diff,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The module engine_config, from its arguments to the files and to what it says there is to do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.modules import engine_config
+
+from tests.unit.plugins.conftest import RunModule
+
+Configure = Callable[..., dict[str, Any]]
+
+TINY: dict[str, Any] = {"id": "tiny-1", "model": "tiny", "engine_args": {"port": 8000}, "env": {"A": "1"}}
+REFUSES_PLENTY = """#!/bin/sh
+if grep -q plenty "$1"; then echo "vllm serve: error: $1: plenty is invalid" >&2; exit 2; fi
+"""
+SYSTEMCTL = """#!/bin/sh
+shift 2
+for unit in "$@"; do
+    state=inactive; enabled=disabled
+    if [ -e "$RUNNING/$unit" ]; then state=active; enabled=enabled; fi
+    printf 'Id=%s\\nActiveState=%s\\nUnitFileState=%s\\n\\n' "$unit" "$state" "$enabled"
+done
+"""
+
+
+@pytest.fixture
+def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Run the module on a host below tmp_path, where units run that have a file in running/."""
+    for name in ("instances", "remote", "running", "run", "bin"):
+        (tmp_path / name).mkdir()
+    programs = {"systemctl": SYSTEMCTL, "systemd-analyze": "#!/bin/sh\n", "check": REFUSES_PLENTY}
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("RUNNING", str(tmp_path / "running"))
+    # Only root gives files away.
+    monkeypatch.setattr(engine_config.File, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
+    monkeypatch.setattr(engine_config.os, "chown", lambda *_: None)
+
+    def run(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
+        usual = {
+            "instances": list(instances),
+            "directory": str(tmp_path / "instances"),
+            "secrets": {"VLLM_API_KEY": "hidden"},
+            "secrets_file": str(tmp_path / "secrets.env"),
+            "runtime_directory": str(tmp_path / "run"),
+            "group": "root",
+            "unit_file": str(tmp_path / "vllm@.service"),
+            "unit": "[Service]\n",
+            "link": str(tmp_path / "current"),
+            "release": "/opt/vllm/versions/1",
+            "check": [str(tmp_path / "bin" / "check")],
+            "_ansible_diff": True,
+            "_ansible_remote_tmp": str(tmp_path / "remote"),
+        }
+        return run_module(engine_config, **(usual | more))
+
+    return run
+
+
+def start(host: Path, name: str) -> None:
+    """What systemd leaves at a start."""
+    (host / "running" / f"vllm@{name}.service").touch()
+    runtime = host / "run" / name
+    runtime.mkdir(exist_ok=True)
+    os.utime(runtime, (time.time() + 5,) * 2)  # later than what was written in this test so far
+
+
+def age(host: Path) -> None:
+    """Let an hour go by."""
+    for path in [*host.rglob("*"), host / "current"]:
+        then = path.lstat().st_mtime - 3600
+        os.utime(path, (then, then), follow_symlinks=False)
+
+
+def snapshot(host: Path) -> dict[Path, str]:
+    places = [*(host / "instances").iterdir(), host / "secrets.env", host / "vllm@.service"]
+    return {path: path.read_text() for path in places if path.exists()}
+
+
+def test_a_new_instance_is_written_and_has_to_start(configure: Configure, tmp_path: Path) -> None:
+    result = configure(TINY, environment={"A": "0", "B": "2"})
+
+    assert result["changed"]
+    assert (result["start"], result["restart"], result["remove"], result["disturbed"]) == (["tiny-1"], [], [], [])
+    assert (tmp_path / "instances/tiny-1.yaml").read_text() == "port: 8000\n"
+    assert (tmp_path / "instances/tiny-1.env").read_text() == 'A="1"\nB="2"\n'
+    assert (tmp_path / "secrets.env").read_text() == 'VLLM_API_KEY="hidden"\n'
+    assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "current").readlink() == Path("/opt/vllm/versions/1")
+    assert "hidden" not in str(result)
+
+    start(tmp_path, "tiny-1")
+    again = configure(TINY, environment={"A": "0", "B": "2"})
+    assert not again["changed"]
+    assert (again["files"], again["start"], again["restart"]) == ([], [], [])
+
+
+def test_check_mode_tells_who_would_restart_and_touches_nothing(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY, TINY | {"id": "tiny-2"})
+    start(tmp_path, "tiny-1")
+    start(tmp_path, "tiny-2")
+    before = snapshot(tmp_path)
+
+    changed = TINY | {"engine_args": {"port": 8001}}
+    result = configure(changed, TINY | {"id": "tiny-2"}, _ansible_check_mode=True)
+
+    assert result["files"] == [str(tmp_path / "instances/tiny-1.yaml")]
+    assert (result["restart"], result["disturbed"]) == (["tiny-1"], ["tiny-1"])
+    assert [(entry["before"], entry["after"]) for entry in result["diff"]] == [("port: 8000\n", "port: 8001\n")]
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"release": "/opt/vllm/versions/2"}, {"secrets": {"VLLM_API_KEY": "another"}}, {"unit": "[Service]\nNice=1\n"}],
+    ids=["another release", "another secret", "another unit"],
+)
+def test_what_all_share_restarts_all(configure: Configure, tmp_path: Path, change: dict[str, Any]) -> None:
+    others = (TINY, TINY | {"id": "tiny-2"})
+    configure(*others)
+    start(tmp_path, "tiny-1")
+    start(tmp_path, "tiny-2")
+
+    assert configure(*others, _ansible_check_mode=True, **change)["restart"] == ["tiny-1", "tiny-2"]
+    assert configure(*others, **change)["restart"] == ["tiny-1", "tiny-2"]
+
+
+def test_a_restart_that_an_interrupted_run_owes_is_not_forgotten(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY)
+    start(tmp_path, "tiny-1")
+    age(tmp_path)
+    changed = TINY | {"engine_args": {"port": 8001}}
+    assert configure(changed)["changed"]
+
+    again = configure(changed)
+
+    assert (again["changed"], again["restart"]) == (False, ["tiny-1"])
+    start(tmp_path, "tiny-1")
+    assert configure(changed)["restart"] == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_vllm_refuses_changes_nothing(configure: Configure, tmp_path: Path, check: bool) -> None:
+    configure(TINY)
+    before = snapshot(tmp_path)
+
+    refused = TINY | {"id": "tiny-2", "engine_args": {"max-model-len": "plenty"}}
+    result = configure(TINY | {"env": {"A": "2"}}, refused, _ansible_check_mode=check)
+
+    path = tmp_path / "instances/tiny-2.yaml"
+    assert result["failed"]
+    assert result["msg"] == (
+        f"tiny-2: vLLM does not accept its options. Nothing was changed. vllm serve: error: {path}: plenty is invalid"
+    )
+    assert snapshot(tmp_path) == before
+
+
+def test_what_is_not_wanted_any_more_keeps_its_files_until_it_is_stopped(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY)
+    start(tmp_path, "tiny-1")
+
+    running = configure()
+    assert (running["remove"], running["disturbed"], running["files"]) == (["tiny-1"], ["tiny-1"], [])
+    (tmp_path / "running/vllm@tiny-1.service").unlink()
+    stopped = configure()
+
+    assert (stopped["remove"], stopped["disturbed"]) == (["tiny-1"], [])
+    assert list((tmp_path / "instances").iterdir()) == []
+    assert not configure()["remove"]
+
+
+def test_another_mode_is_mended_without_a_restart(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY)
+    start(tmp_path, "tiny-1")
+    (tmp_path / "secrets.env").chmod(0o644)
+
+    result = configure(TINY)
+
+    assert (result["changed"], result["restart"]) == (True, [])
+    assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
