@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from .clients import client, drained
 from .conftest import Run, machine, playbook
-from .settings import STATE, LabError
-from .show import FRONT_DOOR, stream_chat
 from .vendor.nvidia import VERSIONS
 
 OLDER, NEWER = VERSIONS[:2]
@@ -22,49 +17,8 @@ LOSE_GPU = "/etc/tmpfiles.d/lose-gpu.conf"
 GPUS = "/etc/fake-nvml.conf"
 
 
-@dataclass
-class Client:
-    """Streams one completion after the other through the front door, and keeps what became of them."""
-
-    answers: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def stream(self, end: threading.Event) -> None:
-        key = (STATE / "api_key").read_text().strip()
-        while not end.is_set():
-            try:
-                pieces = list(stream_chat(FRONT_DOOR, key, "tiny-llama", "Tell me a story.", 64))
-            except (LabError, OSError) as error:
-                self.failures.append(f"{time.strftime('%X')} {error}")
-            else:
-                self.answers += bool(pieces)
-                self.failures += [] if pieces else [f"{time.strftime('%X')} an empty answer"]
-            end.wait(0.5)  # the engine that starts meanwhile wants these two cores as well
-
-
-@contextlib.contextmanager
-def client() -> Iterator[Client]:
-    """A client that streams all the time, with two requests at once."""
-    one, end = Client(), threading.Event()
-    threads = [threading.Thread(target=one.stream, args=[end]) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield one
-    finally:
-        end.set()
-        for thread in threads:
-            thread.join()
-
-
 def loaded(host: str) -> str:
     return str(machine(host).file("/sys/module/nvidia/version").content_string.strip())
-
-
-def drained() -> set[str]:
-    """Addresses that the front door sends nothing to."""
-    text = machine("lb1").file("/etc/nginx/nginx.conf").content_string
-    return {line.split()[1].partition(":")[0] for line in text.splitlines() if " down;" in line}
 
 
 def upgrade(*arguments: str) -> Run:
