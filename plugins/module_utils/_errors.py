@@ -9,6 +9,7 @@
     │   ├── ModelConfigError a config.json that is not a model's at all
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
     ├── CalibrationError     what was kept as calibration is none
+    ├── DriverError          a driver that cannot be installed on a host as it was asked for
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -28,6 +29,7 @@ __all__ = [
     "BusyError",
     "CalibrationError",
     "ConfigFileError",
+    "DriverError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
@@ -86,6 +88,10 @@ class KvCacheError(SizingError):
 
 class CalibrationError(FleetError):
     """What the operator kept as calibration is no such thing; the message says where, without the file's name."""
+
+
+class DriverError(FleetError):
+    """A driver that cannot be installed as asked for; the message names the host, the reason and what to do."""
 
 
 class NotReadyError(FleetError):

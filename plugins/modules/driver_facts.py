@@ -45,6 +45,11 @@ ansible_facts:
           description: Release of the running kernel.
           type: str
           sample: 6.1.0-41-amd64
+        kernels:
+          description: Releases of the kernels on disk, the newest last.
+          type: list
+          elements: str
+          sample: [6.1.0-40-amd64, 6.1.0-41-amd64]
         loaded_version:
           description: Version of the kernel module in memory.
           type: str
@@ -105,7 +110,9 @@ ansible_facts:
           description: Where the driver came from, one of C(nvidia), C(distro), C(runfile), C(mixed) and C(none).
           type: str
         packages:
-          description: Its packages, each with C(name), C(version), C(source), C(held) and C(configured).
+          description:
+            - Its packages, each with C(name), C(version), C(source), C(held) and C(configured). One that is not of
+              the host's own architecture has that at the end of its name, as in C(libcuda1:i386).
           type: list
           elements: dict
         held:

@@ -11,10 +11,10 @@ import platform
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from .packages import read_packages
 from .pci import PciDevice, read_nvidia_devices
 from .system import Run, read_text, run
 
@@ -80,7 +80,7 @@ class Fabric:
 class DriverPackage:
     """An installed package of the driver or of a companion."""
 
-    name: str
+    name: str  # as apt takes it: NAME:i386 where the architecture is not the host's own
     version: str  # as the package manager knows it
     source: str  # nvidia or distro
     held: bool = False  # apt-mark hold, dnf versionlock
@@ -92,6 +92,7 @@ class Driver:
     """Everything about a host's driver that can be known without NVML. None: not there, or not to be found out."""
 
     kernel: str  # the running one
+    kernels: tuple[str, ...] = ()  # those on disk, the newest last: it is what a host boots unless told otherwise
     loaded_version: str | None = None  # of the kernel module in memory
     loaded_open: bool | None = None
     installed_version: str | None = None  # of the kernel module on disk for the running kernel
@@ -123,6 +124,7 @@ class Driver:
         return cls(
             **{
                 **facts,
+                "kernels": tuple(facts.get("kernels", ())),
                 "pci_gpus": tuple(PciGpu(**gpu) for gpu in facts["pci_gpus"]),
                 "fabric": Fabric(**facts["fabric"]),
                 "supported_modules": tuple(facts["supported_modules"]),
@@ -136,18 +138,19 @@ def read_driver(root: Path = Path("/"), run: Run = run, kernel: str | None = Non
     kernel = kernel or platform.release()
     loaded_version, loaded_open = _read_loaded(root)
     installed_version, installed_open = _read_installed(root, kernel, run)
-    kernels = sorted(path.name for path in root.glob("lib/modules/*"))
+    kernels = tuple(sorted((path.name for path in root.glob("lib/modules/*")), key=_age_of_kernel))
     modules = {one: version for one in kernels if (version := _read_installed(root, one, run)[0])}
     library_version = _read_library(root)
     nouveau = (root / "sys/module/nouveau").is_dir()
     devices = read_nvidia_devices(root)
     gpus = tuple(PciGpu(one.bus_id, one.device_id, one.generation) for one in devices if not one.is_switch)
-    packages = tuple(_read_dpkg(root)) or tuple(_read_rpm(root, run))
+    packages = tuple(_read_packages(root, run))
     sources = {package.source for package in packages} | _runfile(root)
     companions = _companions(packages)
     flavours, flavours_reason = supported_modules(gpus)
     driver = Driver(
         kernel=kernel,
+        kernels=kernels,
         loaded_version=loaded_version,
         loaded_open=loaded_open,
         installed_version=installed_version,
@@ -205,7 +208,7 @@ def needed_companions(devices: Iterable[PciDevice]) -> Fabric:
 def why_reboot(driver: Driver) -> str | None:
     """Why the host must be rebooted before its driver works; None when it need not be."""
     loaded, installed, library = driver.loaded_version, driver.installed_version, driver.library_version
-    if driver.module_versions and not installed:
+    if driver.module_versions and not installed and _boots_another_kernel(driver):
         kernels = ", ".join(driver.module_versions)
         return f"kernel {driver.kernel} runs and has no NVIDIA module; there is one for {kernels}"
     if loaded and installed and loaded != installed:
@@ -218,6 +221,18 @@ def why_reboot(driver: Driver) -> str | None:
     if driver.nouveau_loaded and driver.pci_gpus and installed and not loaded:
         return "nouveau is loaded and holds the GPUs"
     return None
+
+
+def _boots_another_kernel(driver: Driver) -> bool:
+    """Whether the next boot brings a kernel that has the module: else a reboot changes nothing, over and over."""
+    if driver.kernel not in driver.kernels:
+        return True  # it was removed, so another one boots
+    return driver.kernels[-1] != driver.kernel and driver.kernels[-1] in driver.module_versions
+
+
+def _age_of_kernel(release: str) -> list[tuple[int, int, str]]:
+    """What sorts releases of kernels from old to new: numbers as numbers."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|[^\d.+~-]+", release)]
 
 
 def _flavour(is_open: bool | None) -> str:
@@ -273,33 +288,21 @@ def _efi_byte(path: Path) -> int | None:
         return None
 
 
-def _read_dpkg(root: Path) -> Iterable[DriverPackage]:
-    """Driver packages in dpkg's status file."""
-    for paragraph in read_text(root / "var/lib/dpkg/status").split("\n\n"):
-        if "nvidia" not in paragraph and "cuda" not in paragraph:
-            continue
-        fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", paragraph))
-        want, _, state = fields.get("Status", "").split(" ") if fields.get("Status") else ("", "", "not-installed")
-        name, version = fields.get("Package", ""), fields.get("Version", "")
-        if state in ("not-installed", "config-files") or not _is_driver(name, version):
-            continue
-        source = "nvidia" if "@nvidia.com" in fields.get("Maintainer", "").lower() else "distro"
-        yield DriverPackage(name, version, source, held=want == "hold", configured=state == "installed")
-
-
-def _read_rpm(root: Path, run: Run) -> Iterable[DriverPackage]:
-    """Driver packages in the RPM database; held are those that dnf's versionlock names."""
-    if not any((root / path).is_dir() for path in ("var/lib/rpm", "usr/lib/sysimage/rpm")):
-        return
-    locks = read_text(root / "etc/dnf/plugins/versionlock.list").splitlines()
-    form = "%{NAME}\\t%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\t%{VENDOR}\\n"
-    for line in run(["rpm", "--root", str(root), "--query", "--all", "--queryformat", form]).splitlines():
-        name, epoch, version, architecture, vendor = line.split("\t")
-        if _is_driver(name, version):
-            source = "distro" if _RPM_DISTRIBUTIONS.search(vendor) else "nvidia"
-            spellings = (f"{name}-{version}.{architecture}", f"{name}-{epoch}:{version}.{architecture}")
-            held = any(fnmatchcase(spelling, lock) for spelling in spellings for lock in locks)
-            yield DriverPackage(name, f"{epoch}:{version}", source, held=held)
+def _read_packages(root: Path, run: Run) -> Iterable[DriverPackage]:
+    """Driver packages in dpkg's status file or the RPM database."""
+    for one in read_packages(root, run, words=("nvidia", "cuda")):
+        if _is_driver(one.name, one.version):
+            if one.manager == "rpm":
+                is_nvidias = not _RPM_DISTRIBUTIONS.search(one.maintainer)
+            else:
+                is_nvidias = "@nvidia.com" in one.maintainer.lower()
+            yield DriverPackage(
+                name=one.key,
+                version=one.version,
+                source="nvidia" if is_nvidias else "distro",
+                held=one.held,
+                configured=one.configured,
+            )
 
 
 def _is_driver(name: str, version: str) -> bool:

@@ -1,0 +1,101 @@
+"""What of a host is not as it is wanted: files, packages and services; private to the collection.
+
+Roles ask this before they ask apt, dnf or systemd for anything, so that a run with nothing to do is short. Reading is
+cheap and needs no network; what is compared is what the role itself would write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .packages import Package
+from .system import Run
+
+__all__ = ["Service", "differing_files", "differing_packages", "differing_services", "read_services"]
+
+_MODE = 0o644
+_STARTING = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated")  # systemctl is-enabled says yes
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit as systemd knows it."""
+
+    enabled: bool = False
+    active: bool = False
+
+
+def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
+    """Sentences about files of mode 0644 that are not as wanted; content by path, or ``sha256:...`` in its place."""
+    found = []
+    for path, content in files.items():
+        file = root / path.lstrip("/")
+        try:
+            present, mode = file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
+        except OSError:
+            found.append(f"{path} is not there")
+            continue
+        same = _checksum(present) == content if content.startswith("sha256:") else present == content.encode()
+        if not same:
+            found.append(f"{path} is another one")
+        elif mode != _MODE:
+            found.append(f"{path} has mode {mode:04o}, not {_MODE:04o}")
+    return found
+
+
+def differing_packages(packages: Iterable[Package], wanted: Mapping[str, str], *, held: bool = True) -> list[str]:
+    """Sentences about packages; versions by name, "" for any version. With ``held`` those not held count as well."""
+    present = {one.name: one for one in packages if not one.foreign}
+    found = []
+    for name, version in wanted.items():
+        package = present.get(name)
+        if package is None:
+            found.append(f"{name} is not installed")
+        elif not package.configured:
+            found.append(f"{name} is installed half-way")
+        elif version and not _is(package, version):
+            found.append(f"{name} is {package.version}, not {version}")
+        elif held and not package.held:
+            found.append(f"{name} is not held")
+    return found
+
+
+def differing_services(services: Mapping[str, Service], wanted: Iterable[str], *, active: bool = True) -> list[str]:
+    """Sentences about services that do not start at boot, or with ``active`` do not run now."""
+    found = []
+    for name in wanted:
+        service = services.get(name, Service())
+        if not service.enabled:
+            found.append(f"{name} does not start at boot")
+        elif active and not service.active:
+            found.append(f"{name} does not run")
+    return found
+
+
+def read_services(names: Iterable[str], run: Run) -> dict[str, Service]:
+    """Services by name, from one call of systemctl; those that systemd does not know are neither enabled nor active."""
+    found = {}
+    names = list(names)
+    if names:
+        properties = "--property=Id,UnitFileState,ActiveState"
+        for record in run(["systemctl", "show", properties, *names]).split("\n\n"):
+            values = dict(re.findall(r"(?m)^(\w+)=(.*)$", record))
+            if "Id" in values:
+                service = Service(values.get("UnitFileState") in _STARTING, values.get("ActiveState") == "active")
+                found[values["Id"]] = service
+                found[values["Id"].rpartition(".service")[0]] = service
+    return found
+
+
+def _is(package: Package, version: str) -> bool:
+    """Whether a package has this version; that of an RPM is wanted without its epoch."""
+    return version in (package.version, package.version.partition(":")[2] if package.manager == "rpm" else "")
+
+
+def _checksum(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
