@@ -96,6 +96,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan im
     Wishes,
     find_platform,
     plan_driver,
+    resolve,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state import (
     describe,
@@ -112,7 +113,7 @@ ROOT = Path("/")
 def look(parameters: dict, driver: Driver) -> Host:
     """What of the host matters for the plan, driver apart."""
     name, release = find_platform(parameters["distribution"], parameters["distribution_version"])
-    platform = parameters["platforms"].get(name, {})
+    platform = resolve(parameters["platforms"], name)
     distro = platform.get("distro", {})
     return Host(
         name=parameters["host"],

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from driver import FAILING_BUILDS, NEW, NEXT_BRANCH, OLD, driver_packages, loaded, on_disk, packages
 
-SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 Change = Callable[..., str]
 Converge = Callable[..., Any]
 
@@ -28,18 +27,6 @@ def failing_builds(hosts: list[Any]) -> Iterator[Callable[..., None]]:
         host.check_output(f"rm {FAILING_BUILDS}")
 
 
-@pytest.fixture
-def secure_boot(hosts: list[Any]) -> Iterator[None]:
-    """A firmware that takes signed modules only."""
-    for host in hosts:
-        host.check_output("mount -t tmpfs pretend-firmware /sys/firmware")
-        host.check_output(f"mkdir -p $(dirname {SECURE_BOOT})")
-        host.check_output(f"printf '\\6\\0\\0\\0\\1' >{SECURE_BOOT}")
-    yield
-    for host in hosts:
-        host.check_output("umount /sys/firmware")
-
-
 def test_a_driver_of_another_source_is_not_replaced(hosts: list[Any], change: Change) -> None:
     message = change(nvidia_driver_source="distro", nvidia_driver_version="")
 
@@ -48,29 +35,42 @@ def test_a_driver_of_another_source_is_not_replaced(hosts: list[Any], change: Ch
     assert all(driver_packages(host) == {OLD} for host in hosts)
 
 
-@pytest.mark.usefixtures("secure_boot")
-def test_secure_boot_with_a_key_that_is_not_enrolled_is_refused(hosts: list[Any], change: Change) -> None:
-    message = change(nvidia_driver_version=NEW)
+def test_a_version_that_the_repository_does_not_have_is_refused(hosts: list[Any], change: Change) -> None:
+    message = " ".join(change(nvidia_driver_version="580.1.2").split())
 
-    assert "mokutil --import /var/lib/dkms/mok.pub" in message
-    assert "Enroll MOK" in message
+    assert f"has no driver 580.1.2. Of branch 580 it has {NEW}, {OLD}" in message
     assert all(driver_packages(host) == {OLD} for host in hosts)
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"nvidia_driver_branch": "570", "nvidia_driver_version": ""}, "the branch is 580 or later"),
-        ({"nvidia_driver_version": NEXT_BRANCH}, "begins with the branch"),
-        ({"nvidia_driver_version": "580.1.2"}, f"Of branch 580 it has {NEW}, {OLD}"),
-        ({"nvidia_driver_imex": "always"}, "set nvidia_driver_imex_nodes to the addresses"),
-    ],
-)
-def test_wishes_that_cannot_be_met_are_refused(
-    hosts: list[Any], change: Change, variables: dict[str, str], words: str
+def test_drift_is_seen_by_a_check_and_mended_without_asking_the_repository(
+    hosts: list[Any], converge: Converge
 ) -> None:
-    assert words in " ".join(change(**variables).split())
-    assert all(driver_packages(host) == {OLD} for host in hosts)
+    """A hold, a pin, a setting, a service and a built module that somebody has removed."""
+    drift = (
+        "apt-mark unhold libnvidia-ml1",
+        "rm /etc/apt/preferences.d/gpuhosts-nvidia-driver",
+        "echo >/etc/modprobe.d/gpuhosts-nouveau.conf",
+        "systemctl disable --now nvidia-persistenced",
+        f"dkms uninstall nvidia/{OLD} -k $(uname -r)",
+    )
+    for host in hosts:
+        host.check_output(" && ".join(drift))
+
+    check = converge("--check")
+    assert check.returncode == 0, check.stdout
+    assert "changed=0" not in check.stdout
+    assert all("libnvidia-ml1" not in host.check_output("apt-mark showhold") for host in hosts)
+
+    mended = converge()
+    assert mended.returncode == 0, mended.stdout
+    assert "Refresh the package lists" not in mended.stdout
+    for host in hosts:
+        assert "libnvidia-ml1" in host.check_output("apt-mark showhold")
+        assert f"Pin: version {OLD}-*" in host.file("/etc/apt/preferences.d/gpuhosts-nvidia-driver").content_string
+        assert "blacklist nouveau" in host.file("/etc/modprobe.d/gpuhosts-nouveau.conf").content_string
+        assert host.service("nvidia-persistenced").is_running
+        assert host.service("nvidia-persistenced").is_enabled
+        assert on_disk(host) == OLD
 
 
 def test_an_upgrade_without_a_reboot_says_that_one_is_pending(hosts: list[Any], converge: Converge) -> None:

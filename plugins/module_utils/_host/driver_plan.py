@@ -23,7 +23,7 @@ from .driver_texts import (
     versionlock,
 )
 
-__all__ = ["Host", "Plan", "Wishes", "find_platform", "nvidias_version", "plan_driver", "reboots"]
+__all__ = ["Host", "Plan", "Wishes", "find_platform", "nvidias_version", "plan_driver", "reboots", "resolve"]
 
 _VERSION = re.compile(r"(?:\d+:)?(\d{3}(?:\.\d+)+)")
 _LEGACY = ("maxwell", "pascal", "volta")
@@ -110,6 +110,21 @@ def find_platform(distribution: str, version: str) -> tuple[str, str]:
     return f"{distribution} {release}", release
 
 
+def resolve(platforms: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The table of a platform, with what it has from the one that it is ``like``; {} for an unknown one."""
+    own = dict(platforms.get(name, {}))
+    parent = own.pop("like", None)
+    return _merged(resolve(platforms, parent), own) if parent else own
+
+
+def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        under = merged.get(key)
+        merged[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
 def nvidias_version(version: str) -> str:
     """NVIDIA's version in that of a package: 580.178.04 in 3:580.178.04-1.el9; "" when there is none."""
     match = _VERSION.match(version)
@@ -134,7 +149,8 @@ def plan_driver(
     while nobody has asked it. Raises DriverError with what is wrong and what to do.
     """
     name = f"{host.distribution} {host.release}"
-    offers = [key for key, one in platforms.items() if wishes.source in one["packages"]]
+    tables = {key: resolve(platforms, key) for key in platforms}
+    offers = [key for key, one in tables.items() if wishes.source in one["packages"]]
     if name not in offers:
         raise DriverError(
             f"{host.name} runs {name}; with nvidia_driver_source: {wishes.source} the role nvidia_driver has "
@@ -142,7 +158,7 @@ def plan_driver(
             f"{', '.join(offers)}. Install the driver by other means and set nvidia_driver_source to none for this "
             f"host."
         )
-    platform = _filled(platforms[name], wishes, driver)
+    platform = _filled(tables[name], wishes, driver)
     table = platform["packages"][wishes.source]
     removal = _removal(driver, platform)
     _check_wishes(driver, wishes, host, removal)

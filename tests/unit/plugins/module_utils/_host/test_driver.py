@@ -375,3 +375,38 @@ def test_companions_by_what_is_on_the_bus(devices: list[tuple[str, bool]], expec
     fabric = needed_companions(PciDevice("0000:01:00.0", *device) for device in devices)
     assert (fabric.manager, fabric.subnet_manager, fabric.imex) == expected
     assert (fabric == Fabric()) == (expected == (False, False, False))
+
+
+# ---- a kernel without its module ----
+
+
+@pytest.mark.parametrize(
+    ("with_module", "without", "pending"),
+    [
+        (["6.1.0-42-amd64"], [KERNEL], True),  # the next boot brings it
+        (["6.1.0-40-amd64"], [KERNEL], False),  # the newest kernel runs: no boot ever brings another one
+        (["6.1.0-9-amd64"], [KERNEL, "6.1.0-42-amd64"], False),  # the next one has none either
+        (["6.1.0-40-amd64"], [], True),  # the running kernel was removed
+    ],
+)
+def test_a_kernel_without_its_module_is_only_rebooted_where_that_helps(
+    host: Host, with_module: list[str], without: list[str], pending: bool
+) -> None:
+    host.library(NEW)
+    for kernel in with_module:
+        host.module(NEW, kernel=kernel)
+    for kernel in without:
+        (host.root / "lib/modules" / kernel).mkdir(parents=True)
+    assert host.read().reboot_pending is pending
+
+
+def test_kernels_are_told_from_old_to_new(host: Host) -> None:
+    for kernel in ("6.12.9-amd64", "6.1.0-9-amd64", "6.1.0-41-amd64", "6.12.118+deb13-amd64"):
+        (host.root / "lib/modules" / kernel).mkdir(parents=True)
+    assert host.read().kernels == ("6.1.0-9-amd64", "6.1.0-41-amd64", "6.12.9-amd64", "6.12.118+deb13-amd64")
+
+
+def test_a_package_of_another_architecture_says_so(host: Host) -> None:
+    paragraph = "Package: libcuda1\nStatus: install ok installed\nArchitecture: {}\nVersion: 580.159.03-1\n"
+    host.write("var/lib/dpkg/status", "\n".join(paragraph.format(one) for one in ("amd64", "i386")))
+    assert [package.name for package in host.read().packages] == ["libcuda1", "libcuda1:i386"]

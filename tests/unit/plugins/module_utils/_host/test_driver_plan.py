@@ -34,6 +34,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan im
     find_platform,
     plan_driver,
     reboots,
+    resolve,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state import offered_versions
 
@@ -168,7 +169,7 @@ def test_ubuntus_own_driver_is_the_server_branch_with_canonicals_signed_modules(
 def test_dnf_locks_what_has_the_drivers_version_and_nothing_else() -> None:
     locks = plan("Rocky", "9", version=OLD).locks.splitlines()
     globs = [line.removesuffix(f"-{OLD}-*.*") for line in locks]
-    table = PLATFORMS["Rocky 9"]["packages"]["nvidia"]
+    table = resolve(PLATFORMS, "Rocky 9")["packages"]["nvidia"]
     names = {*table["driver"], *table["modules"]["open"], *table["modules"]["proprietary"]}
     names |= {*table["manager"], *table["imex"], "nvidia-driver-cuda-libs", "nvidia-kmod-common", "libnvidia-ml"}
     others = {"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container1", "nvidia-fs", "nvlsm"}
@@ -365,7 +366,7 @@ def test_secure_boot_wants_a_key_that_is_enrolled() -> None:
 
 
 @pytest.mark.parametrize("wishes", [{"version": NEW}, {"branch": "595"}, {"kernel_modules": "proprietary"}])
-def test_what_runs_on_the_gpus_gets_no_other_driver_below_it(wishes: dict[str, str]) -> None:
+def test_what_runs_on_the_gpus_gets_no_other_driver_below_it(wishes: dict[str, Any]) -> None:
     there = installed(OLD, "libnvidia-ml1", "nvidia-kernel-open-dkms")
     message = refusal(driver=there, in_use=["llama-1"], **wishes)
     assert f"gpu1 has driver {OLD}" in message
