@@ -94,9 +94,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan im
     Host,
     Plan,
     Wishes,
-    find_platform,
     plan_driver,
-    resolve,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state import (
     describe,
@@ -105,6 +103,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state i
     offered_versions,
     query,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import run
 
 ROOT = Path("/")

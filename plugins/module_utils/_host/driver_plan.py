@@ -22,8 +22,9 @@ from .driver_texts import (
     preferences,
     versionlock,
 )
+from .platform import resolve
 
-__all__ = ["Host", "Plan", "Wishes", "find_platform", "nvidias_version", "plan_driver", "reboots", "resolve"]
+__all__ = ["Host", "Plan", "Wishes", "nvidias_version", "plan_driver", "reboots"]
 
 _VERSION = re.compile(r"(?:\d+:)?(\d{3}(?:\.\d+)+)")
 _LEGACY = ("maxwell", "pascal", "volta")
@@ -102,27 +103,6 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The record as a fact."""
         return asdict(self)
-
-
-def find_platform(distribution: str, version: str) -> tuple[str, str]:
-    """Key in a table of platforms, and release, as in ("Ubuntu 24.04", "24.04"). The table may not have it."""
-    release = version if distribution == "Ubuntu" else version.partition(".")[0]
-    return f"{distribution} {release}", release
-
-
-def resolve(platforms: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The table of a platform, with what it has from the one that it is ``like``; {} for an unknown one."""
-    own = dict(platforms.get(name, {}))
-    parent = own.pop("like", None)
-    return _merged(resolve(platforms, parent), own) if parent else own
-
-
-def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        under = merged.get(key)
-        merged[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def nvidias_version(version: str) -> str:

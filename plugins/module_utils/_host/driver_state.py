@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
-import configparser
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .driver import Driver
 from .driver_plan import Plan, nvidias_version, reboots
 from .packages import Package, read_packages
-from .system import Run, read_text
-from .wanted import differing_files, differing_packages, differing_services, read_services
+from .system import Run, answer, read_text
+from .wanted import (
+    differing_files,
+    differing_packages,
+    differing_services,
+    differing_settings,
+    read_services,
+)
 
 __all__ = ["describe", "has_component", "is_enrolled", "lacks_module", "offered_versions", "query"]
 
@@ -71,13 +75,8 @@ def has_component(root: Path, component: str, own: str) -> bool:
 
 def is_enrolled(key: str) -> bool:
     """Whether the firmware knows the key that signs kernel modules; False when nobody can tell."""
-    command = ["mokutil", "--test-key", key]
-    try:
-        # The exit status is 1 for an enrolled key.
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return "is already enrolled" in done.stdout
+    # The exit status is 1 for an enrolled key.
+    return "is already enrolled" in answer(["mokutil", "--test-key", key])[1]
 
 
 def query(plan: Plan) -> list[str]:
@@ -135,27 +134,10 @@ def _differing_repository(root: Path, plan: Plan) -> list[str]:
     found = []
     name = plan.repository["name"]
     wanted = {"baseurl": plan.url, "gpgkey": f"{plan.url}/{plan.repository['key']}", "gpgcheck": "1"}
-    if not _says(root / f"etc/yum.repos.d/{name}.repo", name, wanted):
-        found.append(f"/etc/yum.repos.d/{name}.repo is another one")
+    found += differing_settings(root, f"/etc/yum.repos.d/{name}.repo", name, wanted)
     if plan.stream:
         module, _, stream = plan.stream.partition(":")
         enabled = {"stream": stream, "state": "enabled"}
-        if not _says(root / f"etc/dnf/modules.d/{module}.module", module, enabled):
+        if differing_settings(root, f"/etc/dnf/modules.d/{module}.module", module, enabled):
             found.append(f"the stream {plan.stream} is not enabled")
     return found
-
-
-def _says(path: Path, section: str, wanted: Mapping[str, str]) -> bool:
-    """Whether an INI file has these values in a section; yes and true are 1."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string(read_text(path))
-    except configparser.Error:
-        return False
-    return parser.has_section(section) and all(
-        _plain(parser.get(section, name, fallback="")) == value for name, value in wanted.items()
-    )
-
-
-def _plain(value: str) -> str:
-    return "1" if value.lower() in ("yes", "true") else value

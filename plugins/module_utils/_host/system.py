@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-__all__ = ["Run", "read_text", "run"]
+__all__ = ["Run", "answer", "read_text", "run"]
 
 Run = Callable[[Sequence[str]], str]  # standard output of a command; "" when it fails or is not there
 
@@ -24,6 +24,12 @@ def read_text(path: Path) -> str:
 
 def run(command: Sequence[str]) -> str:
     """The output of a command in English; "" when it is not there, fails or hangs."""
+    code, output = answer(command)
+    return "" if code else output
+
+
+def answer(command: Sequence[str]) -> tuple[int, str]:
+    """Exit status and output of a command in English; (-1, "") when it is not there or hangs."""
     environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(
@@ -32,9 +38,9 @@ def run(command: Sequence[str]) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=COMMAND_SECONDS,
         )
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+        return -1, ""
+    return done.returncode, done.stdout

@@ -6,6 +6,7 @@ cheap and needs no network; what is compared is what the role itself would write
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import re
 import stat
@@ -14,12 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .packages import Package
-from .system import Run
+from .system import Run, read_text
 
-__all__ = ["Service", "differing_files", "differing_packages", "differing_services", "read_services"]
+__all__ = [
+    "Service",
+    "differing_files",
+    "differing_packages",
+    "differing_services",
+    "differing_settings",
+    "read_services",
+]
 
 _MODE = 0o644
-_STARTING = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated")  # systemctl is-enabled says yes
+_UNKNOWN = "sha256:"  # a file that only has to be there
+_TRUTHS = {"yes": "1", "true": "1", "no": "0", "false": "0"}
+# What systemctl is-enabled says yes to.
+_STARTING = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated")
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Service:
 
 def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
     """Sentences about files of mode 0644 that are not as wanted; content by path, or ``sha256:...`` in its place."""
-    found = []
+    found: list[str] = []
     for path, content in files.items():
         file = root / path.lstrip("/")
         try:
@@ -40,12 +51,29 @@ def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
         except OSError:
             found.append(f"{path} is not there")
             continue
-        same = _checksum(present) == content if content.startswith("sha256:") else present == content.encode()
+        if content.startswith("sha256:"):
+            same = content in (_checksum(present), _UNKNOWN)
+        else:
+            same = present == content.encode()
         if not same:
             found.append(f"{path} is another one")
         elif mode != _MODE:
             found.append(f"{path} has mode {mode:04o}, not {_MODE:04o}")
     return found
+
+
+def differing_settings(root: Path, path: str, section: str, wanted: Mapping[str, str]) -> list[str]:
+    """A sentence about an INI file that has not these values in a section; yes and true are 1, no and false 0."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(read_text(root / path.lstrip("/")))
+    except configparser.Error:
+        return [f"{path} is another one"]
+    same = parser.has_section(section) and all(
+        _TRUTHS.get(parser.get(section, name, fallback="").lower(), parser.get(section, name, fallback="")) == value
+        for name, value in wanted.items()
+    )
+    return [] if same else [f"{path} is another one"]
 
 
 def differing_packages(packages: Iterable[Package], wanted: Mapping[str, str], *, held: bool = True) -> list[str]:

@@ -31,12 +31,11 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan im
     Host,
     Plan,
     Wishes,
-    find_platform,
     plan_driver,
     reboots,
-    resolve,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state import offered_versions
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
 
 ROOT = Path(__file__).resolve().parents[5]
 VARIABLES = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/main.yml").read_text())
