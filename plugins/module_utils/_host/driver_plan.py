@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .._errors import DriverError
+from .._releases.requirements import driver_floor
+from .._releases.versions import DEFAULT_VERSION
 from .driver import Driver
 from .driver_texts import (
     NOUVEAU,
@@ -29,10 +31,9 @@ __all__ = ["Host", "Plan", "Wishes", "nvidias_version", "plan_driver", "reboots"
 _VERSION = re.compile(r"(?:\d+:)?(\d{3}(?:\.\d+)+)")
 _LEGACY = ("maxwell", "pascal", "volta")
 
-# NVIDIA's packages have one name for all branches from here on, and the companions have no branch in theirs. It is
-# also what
-# the CUDA 13 of vLLM's wheels needs.
+# NVIDIA's packages have one name for all branches from here on, and the companions have no branch in theirs.
 FIRST_BRANCH = 580
+VLLM_FLOOR = driver_floor(DEFAULT_VERSION) or FIRST_BRANCH  # below it the CUDA of vLLM's wheels does not start
 LAST_LEGACY_BRANCH = 580  # of Maxwell, Pascal and Volta
 LAST_PROPRIETARY_BRANCH = 610
 
@@ -403,13 +404,13 @@ def _wanted(manager: str, names: Iterable[str], version: str) -> tuple[str, ...]
 
 def _notes(wishes: Wishes, name: str, platform: Mapping[str, Any]) -> tuple[str, ...]:
     branch = platform["distro"]["branch"] if wishes.source == "distro" else ""
-    if not branch or int(branch) >= FIRST_BRANCH:
+    if not branch or int(branch) >= VLLM_FLOOR:
         return ()
     return (
         (
             f"WARNING: {name} has driver branch {branch}. The wheels of the pinned vLLM are built for CUDA 13, which "
             f"needs "
-            f"{FIRST_BRANCH} or later: they will not start on it. Set nvidia_driver_source to nvidia, or serve another "
+            f"{VLLM_FLOOR} or later: they will not start on it. Set nvidia_driver_source to nvidia, or serve another "
             f"build."
         ),
     )
