@@ -1,20 +1,17 @@
-"""Filters of doctor.yml: what is wanted of a host, and the verdict on what was found there."""
+"""What is wanted of a host, for the doctor to judge it by, and what is remembered of its GPUs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, address
 from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import GpuHost
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import GIB, Disk, Machine, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import GIB, Disk, Port, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import Host
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose, remember_gpus, table
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import remember_gpus
 
 # What the roles take where the inventory says nothing; a test holds it against their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -127,36 +124,12 @@ def _model_disks(
     return disks
 
 
-def diagnosis(names: Iterable[str], hostvars: HostVars) -> dict[str, Any]:
-    """The verdict on the hosts, from what host_info registered there as ``doctor_look``; see :func:`diagnose`.
-
-    A host without it was not asked (``--limit``), and is left out.
-    """
-    looks = {name: hostvars[name].get("doctor_look") for name in set(names)}
-    return diagnose(_host(name, look) for name, look in looks.items() if look)
-
-
-def _host(name: str, look: Mapping[str, Any]) -> Host:
-    message = " ".join(str(look.get("msg")).split()).removeprefix("Task failed: ")
-    if look.get("unreachable"):
-        return Host(name, unreachable=message)
-    if look.get("failed"):
-        return Host(name, unreadable=message)
-    before, after = look["asked_epoch"]
-    parts: dict[str, Any] = {"gpu": GpuHost.from_dict(look["gpu"])} if look["gpu"] else {}
-    parts |= {"driver": Driver.from_dict(look["driver"])} if look["driver"] else {}
-    wanted, machine = Wanted.from_dict(look["wanted"]), Machine.from_dict(look["machine"])
-    return Host(name, wanted=wanted, machine=machine, asked_epoch=(before, after), **parts)
-
-
 class FilterModule:
     """Registers the filters with Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """The filters by name."""
         return {
-            "diagnosis": diagnosis,
-            "diagnosis_table": table,
             "doctor_wanted": doctor_wanted,
             "gpus_to_remember": remember_gpus,
         }

@@ -1,4 +1,4 @@
-"""Filters with which the playbooks read other hosts: their addresses, their facts, their probes."""
+"""Filters with which the playbooks read other hosts: their addresses and their facts."""
 
 from __future__ import annotations
 
@@ -48,50 +48,6 @@ def host_targets(names: Iterable[str], hostvars: HostVars, port: int) -> list[di
     return [{"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)]
 
 
-def verdict(hostvars: HostVars, load_balancers: Iterable[str], monitoring: Iterable[str]) -> dict[str, Any]:
-    """What the probes of verify.yml found, and whether all is well.
-
-    :returns: ``ok``, ``summary`` (one line), ``failures`` (one line each), ``completions`` (one per front door
-        and model) and ``targets`` (one per Prometheus target).
-    """
-    failures: list[str] = []
-    completions: list[dict[str, Any]] = []
-    for name in sorted(load_balancers):
-        probes = hostvars[name].get("verify_completions", {}).get("results", [])
-        if not probes:
-            failures.append(f"{name}: no completion was asked for (is the host reachable?)")
-        for probe in probes:
-            entry = {"front_door": name, "model": probe["item"], "ok": not probe.get("failed", False)}
-            if entry["ok"]:
-                keys = ("text", "chunks", "time_to_first_token_seconds", "seconds")
-                entry.update({key: probe[key] for key in keys})
-            else:
-                failures.append(f"{name}: {probe['item']}: {probe.get('msg', 'failed')}")
-            completions.append(entry)
-
-    targets: list[dict[str, Any]] = []
-    for name in sorted(monitoring):
-        answer = hostvars[name].get("verify_targets", {})
-        active = answer.get("json", {}).get("data", {}).get("activeTargets", [])
-        if not active:
-            failures.append(f"{name}: Prometheus names no target: {answer.get('msg', 'is the host reachable?')}")
-        for target in active:
-            entry = {"prometheus": name, "url": target["scrapeUrl"], "up": target["health"] == "up"}
-            if not entry["up"]:
-                failures.append(f"{name}: {target['scrapeUrl']} is {target['health']}: {target['lastError']}")
-            targets.append(entry)
-        if active and answer.get("failed"):
-            failures.append(f"{name}: Prometheus scrapes {len(active)} targets, fewer than the plan has")
-
-    return {
-        "ok": not failures,
-        "summary": f"{len(completions)} completions streamed, {len(targets)} Prometheus targets up",
-        "failures": failures,
-        "completions": completions,
-        "targets": sorted(targets, key=lambda target: str(target["url"])),
-    }
-
-
 class FilterModule:
     """Registers the filters with Ansible."""
 
@@ -101,5 +57,4 @@ class FilterModule:
             "address": address,
             "fleet_hosts": fleet_hosts,
             "host_targets": host_targets,
-            "verdict": verdict,
         }

@@ -121,7 +121,7 @@ options:
   calibration:
     description:
       - A file on the machine that plans, a copy of C(reports/effective.json) of an earlier roll-out (see
-        P(gpuhosts.vllm.compared#filter)). What its engines had for their KV cache takes the place of what the planner
+        M(gpuhosts.vllm.fleet_compare)). What its engines had for their KV cache takes the place of what the planner
         predicts, and its margin of error is 150 MiB then.
       - A measurement counts only where model, options, version of vLLM, GPU, driver branch, shape and context length
         are as they were, and only on a first boot, which compiles and has the least (on any, where all boots are

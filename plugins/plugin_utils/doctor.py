@@ -7,11 +7,33 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import GpuHost
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
+
 from .checks import CHECKS, CONTACT, FAILURE, GPU_HOST, HOST, WARNING, Check, Host
 
-__all__ = ["diagnose", "remember_gpus", "table"]
+__all__ = ["diagnose", "diagnosis", "remember_gpus", "table"]
 
 WIDTH, INDENT = 76, 4
+
+
+def diagnosis(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The verdict on the hosts by name, from what host_info registered there; see :func:`diagnose`."""
+    return diagnose(_host(name, look) for name, look in looks.items())
+
+
+def _host(name: str, look: Mapping[str, Any]) -> Host:
+    message = " ".join(str(look.get("msg")).split()).removeprefix("Task failed: ")
+    if look.get("unreachable"):
+        return Host(name, unreachable=message)
+    if look.get("failed"):
+        return Host(name, unreadable=message)
+    before, after = look["asked_epoch"]
+    parts: dict[str, Any] = {"gpu": GpuHost.from_dict(look["gpu"])} if look["gpu"] else {}
+    parts |= {"driver": Driver.from_dict(look["driver"])} if look["driver"] else {}
+    wanted, machine = Wanted.from_dict(look["wanted"]), Machine.from_dict(look["machine"])
+    return Host(name, wanted=wanted, machine=machine, asked_epoch=(before, after), **parts)
 
 
 def diagnose(hosts: Iterable[Host]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The fleet plan as one self-contained HTML page: no script, nothing from elsewhere; same input, same bytes.
 
-Runs on the controller only (it reads ``report.css`` beside it), through the filter ``plan_report``.
+Runs on the controller only (it reads ``report.css`` beside it), for the modules fleet_report and fleet_compare.
 
 Beyond the fields that every plan has, it shows where present:
 

@@ -28,6 +28,15 @@ def test_a_second_run_changes_nothing() -> None:
     assert run.changed == {}
 
 
+def test_a_part_of_the_fleet_leaves_the_plan_whole() -> None:
+    before = (ROOT / ".lab/reports/plan.json").read_text()
+    run = playbook("playbooks/site.yml", "--limit", "gpu1")
+    assert run.code == 0
+    assert run.changed == {}
+    assert set(run.recap) == {"gpu1"}
+    assert (ROOT / ".lab/reports/plan.json").read_text() == before
+
+
 def test_check_mode_finds_no_drift() -> None:
     run = playbook("playbooks/site.yml", "--check", "--diff")
     assert run.code == 0
@@ -45,7 +54,7 @@ def test_the_lab_answers_token_by_token() -> None:
 def test_the_engines_have_the_tokens_that_the_planner_finds_in_their_bytes() -> None:
     model = json.loads((ROOT / ".lab/reports/plan.json").read_text())["instances"][0]
     config = json.loads((tiny_model.DIRECTORY / "config.json").read_text())
-    kv_bytes = int(model["env"]["VLLM_CPU_KVCACHE_SPACE"]) * 2**30
+    kv_bytes = 1 * 2**30  # VLLM_CPU_KVCACHE_SPACE in the inventory
     options = KvOptions(max_model_len=model["engine_args"]["max-model-len"])
 
     predicted = plan_kv_cache(read_model(config), [kv_bytes], options)

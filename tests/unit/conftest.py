@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 from tests.tools import docs
@@ -10,6 +14,19 @@ from tests.tools import docs
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 def pytest_configure() -> None:
     settings.load_profile("repeatable")
     docs.find_collection()
+
+
+@pytest.fixture(scope="session")
+def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a libnvidia-ml.so.1 that answers from the file named in FAKE_NVML_CONFIG."""
+    directory = tmp_path_factory.mktemp("nvml")
+    options = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
+    source = ROOT / "tests/fake_nvml/fake_nvml.c"
+    subprocess.run(["gcc", *options, "-o", str(directory / "libnvidia-ml.so.1"), str(source)], check=True)
+    return directory

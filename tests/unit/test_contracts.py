@@ -49,9 +49,9 @@ def tracked_files() -> Iterator[Path]:
 def test_there_is_something_to_check() -> None:
     """Without it, the tests below would pass in an empty tree."""
     assert {"docker_engine", "exporters", "nginx_lb", "nvidia_container_toolkit", "nvidia_driver"} <= set(ROLES)
-    assert {"prometheus", "vllm"} <= set(ROLES)
-    assert {"chat_probe", "driver_facts", "engine_ready", "fleet_plan", "gpu_facts", "host_info"} <= set(MODULES)
-    assert {"backends", "diagnosis", "launches_on", "scrape_targets"} <= set(FILTERS)
+    assert {"fleet", "prometheus", "vllm"} <= set(ROLES)
+    assert {"chat_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
+    assert {"backends", "doctor_wanted", "launches_on", "scrape_targets"} <= set(FILTERS)
     assert {template.split("/")[0] for template in TEMPLATES} >= {"nginx_lb", "prometheus", "vllm"}
 
 

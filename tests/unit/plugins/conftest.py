@@ -42,16 +42,6 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
     return run
 
 
-@pytest.fixture(scope="session")
-def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a libnvidia-ml.so.1 that answers from the file named in FAKE_NVML_CONFIG."""
-    directory = tmp_path_factory.mktemp("nvml")
-    options = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1"]
-    source = ROOT / "tests/fake_nvml/fake_nvml.c"
-    subprocess.run(["gcc", *options, "-o", str(directory / "libnvidia-ml.so.1"), str(source)], check=True)
-    return directory
-
-
 @pytest.fixture
 def read_gpus(fake_nvml: Path, tmp_path: Path) -> ReadGpus:
     """Read the GPUs of a host that a text describes (tests/fake_nvml/README.md), with the real pynvml."""

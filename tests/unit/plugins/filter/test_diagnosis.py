@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ansible_collections.gpuhosts.vllm.plugins.filter import diagnosis as doctor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnosis
 
 ROOT = Path(__file__).resolve().parents[4]
 GIB = 2**30
@@ -142,11 +143,6 @@ LOOK = {
     ],
 )
 def test_what_ansible_tells_becomes_a_failure(look: dict[str, Any], code: str, observed: str) -> None:
-    verdict = doctor.diagnosis(["lb1", "lb1", "gpu1"], {"lb1": {"doctor_look": look}, "gpu1": {"doctor_look": LOOK}})
+    verdict = diagnosis({"lb1": look, "gpu1": LOOK})
     (failure,) = verdict["failures"]
     assert (failure["host"], failure["code"], failure["observed"]) == ("lb1", code, observed)
-
-
-def test_hosts_that_were_left_out_are_not_in_the_verdict() -> None:
-    verdict = doctor.diagnosis(["gpu1", "lb1"], {"gpu1": {"doctor_look": LOOK}, "lb1": {}})
-    assert verdict["summary"] == "1 host, 0 failures, 0 warnings"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.filter.effective import compared
 from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_plan
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.effective import compared
 
 from tests.unit import fleets
 from tests.unit.plugins.conftest import RunModule

@@ -69,7 +69,7 @@ def test_the_action_notes_the_time_before_and_after(monkeypatch: pytest.MonkeyPa
     assert (name, arguments) == ("gpuhosts.vllm.host_info", {"binding": nvml.pack_binding(), "wanted": PLAIN})
 
 
-@pytest.mark.parametrize("options", [[], ["--check", "--diff"]])
+@pytest.mark.parametrize("options", [[], ["--check", "--diff", "--limit", "gpu*:lb1"]])
 def test_the_playbook_judges_the_hosts_and_those_it_cannot_reach(
     fake_nvml: Path, tmp_path: Path, options: list[str]
 ) -> None:

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.filter.effective import compared
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import (
     Measurement,
@@ -18,6 +17,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_optio
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import plan_kv_cache
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import regime_of
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.effective import compared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,9 +1,11 @@
-"""Filters that hold what the engines report against what the plan promised."""
+"""What the engines report, held against what the plan promised; private to the collection."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+__all__ = ["compared", "comparison_table", "with_effective"]
 
 # What is compared: name in the plan, name in what the engine reports, title.
 FIELDS = (
@@ -13,14 +15,12 @@ FIELDS = (
 )
 
 
-def with_effective(plan: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The plan with what every engine reported, as ``effective`` of its instance; None for one that was not asked."""
-    reported = {
-        result["item"]["id"]: result["effective"]
-        for name in sorted({instance["endpoint"]["host"] for instance in plan["instances"]})
-        for result in hostvars[name].get("vllm_ready", {}).get("results", [])
-        if "effective" in result
-    }
+def with_effective(plan: Mapping[str, Any], reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The plan with what every engine reported, as ``effective`` of its instance; None for one that was not asked.
+
+    ``reports`` are results of engine_ready whose ``item`` is the instance.
+    """
+    reported = {report["item"]["id"]: report["effective"] for report in reports if "effective" in report}
     instances = [{**instance, "effective": reported.get(instance["id"])} for instance in plan["instances"]]
     return {**plan, "instances": instances}
 
@@ -87,11 +87,3 @@ def _row(entry: Mapping[str, Any]) -> Iterator[str]:
         came, difference = entry["effective"][name], entry["difference_percent"][name]
         shown = "not reported" if came is None else f"{came:.6g}" if isinstance(came, float) else str(came)
         yield shown if difference is None else f"{shown} ({difference:+.1f} %)"
-
-
-class FilterModule:
-    """Registers the filters with Ansible."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filters by name."""
-        return {"compared": compared, "comparison_table": comparison_table, "with_effective": with_effective}

@@ -1,0 +1,83 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_diagnosis
+short_description: The doctor's verdict on what was read of hosts
+version_added: 0.2.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - Judges every host by every check that is about it; C(docs/doctor.md) has them all.
+  - A host that could not be reached or read is a failure in the verdict, and none of this module.
+  - Runs on the controller; contacts no host and changes nothing.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  looks:
+    description: What M(gpuhosts.vllm.host_info) registered by host, also of failed and unreachable ones.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Look
+  gpuhosts.vllm.host_info:
+    wanted: "{{ inventory_hostname | gpuhosts.vllm.doctor_wanted(hostvars, {}) }}"
+  register: look
+
+- name: Judge this host
+  gpuhosts.vllm.fleet_diagnosis:
+    looks: "{{ {inventory_hostname: look} }}"
+"""
+
+RETURN = r"""
+verdict:
+  description: The verdict.
+  returned: success
+  type: dict
+  contains:
+    ok:
+      description: Whether nothing fails. Warnings are no failures.
+      type: bool
+    summary:
+      description: How many hosts, failures and warnings there are.
+      type: str
+    failures:
+      description: What keeps a host from serving, with C(code), C(host), C(observed), C(needed) and C(fix).
+      type: list
+      elements: dict
+    warnings:
+      description: Advice, likewise.
+      type: list
+      elements: dict
+    not_judged:
+      description: The C(code) and C(host) of checks for which something could not be read.
+      type: list
+      elements: dict
+table:
+  description: The same as lines for people.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+SPEC = {"looks": {"type": "dict", "required": True}}
+
+
+def main() -> None:
+    """Say that the action of this name does the work."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg="gpuhosts.vllm.fleet_diagnosis is an action: it runs on the controller.")
+
+
+if __name__ == "__main__":
+    main()
