@@ -11,6 +11,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.health import 
     GPU_LOST,
     findings,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.rollout import rollout_waves
 
 from .hosts import HostVars, address
 
@@ -46,26 +47,6 @@ def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterabl
     return sorted(models - {instance["model"] for instance in instances if not away.intersection(instance["hosts"])})
 
 
-def waves(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> list[list[str]]:
-    """Groups of hosts to work on, one group after the other: all the hosts of an instance stop together.
-
-    :param instances: as ``running_instances`` returns them.
-    :param hosts: in the order in which they are wanted.
-    """
-    groups: list[list[str]] = []
-    for host in hosts:
-        together = {host}.union(*(set(instance["hosts"]) for instance in instances if host in instance["hosts"]))
-        joined = [group for group in groups if together.intersection(group)]
-        if joined:
-            joined[0].append(host)
-            for other in joined[1:]:
-                joined[0].extend(other)
-                groups.remove(other)
-        else:
-            groups.append([host])
-    return groups
-
-
 def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the GPUs of a host differ from what they were, one line each; both as in the fact ``gpu_facts``."""
     return list(_differences(gpus, before))
@@ -95,5 +76,5 @@ class FilterModule:
             "left_without_server": left_without_server,
             "running_instances": running_instances,
             "server": server,
-            "waves": waves,
+            "waves": rollout_waves,
         }

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.filter.maintenance import (
+    FilterModule,
     gpu_differences,
     left_without_server,
     running_instances,
     server,
-    waves,
 )
 
 
@@ -51,19 +51,14 @@ def test_front_doors_name_their_servers_by_address_and_port() -> None:
     assert next(server(instance["endpoint"]) for instance in running_instances(FLEET, FLEET)) == "10.0.0.11:8002"
 
 
-@pytest.mark.parametrize(
-    ("hosts", "one_after_the_other"),
-    [
-        ([], []),
-        (["gpu3"], [["gpu3"]]),
-        (["gpu3", "gpu1"], [["gpu3"], ["gpu1"]]),
-        (["gpu1", "gpu3", "gpu2"], [["gpu1", "gpu2"], ["gpu3"]]),
-    ],
-)
-def test_hosts_go_one_after_the_other_but_for_those_of_one_instance(
-    hosts: list[str], one_after_the_other: list[list[str]]
-) -> None:
-    assert waves(running_instances(FLEET, FLEET), hosts) == one_after_the_other
+def test_waves_are_made_of_what_runs() -> None:
+    """The rules themselves are tested where they are: _planner/test_rollout.py."""
+    waves = FilterModule().filters()["waves"]
+    alone = {name: facts for name, facts in FLEET.items() if name != "gpu2"} | {
+        "gpu4": host("10.0.0.14", entry("small-4"))
+    }
+    assert waves(running_instances(alone, alone), alone) == [["gpu1", "gpu3"], ["gpu4"]]
+    assert waves(running_instances(FLEET, FLEET), FLEET) == [["gpu1", "gpu2", "gpu3"]]  # giant-1 spans the first two
 
 
 @pytest.mark.parametrize(
