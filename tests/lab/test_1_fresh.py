@@ -84,7 +84,9 @@ def test_containers_of_the_host_that_is_to_have_them_can_ask_for_its_gpus() -> N
             id="parallelism exceeds the GPUs",
         ),
         pytest.param(
-            [TINY | {"source": "/srv/models/no-such-model", "replicas": 1}],
+            [
+                TINY | {"source": "/srv/models/no-such-model", "replicas": 1, "parallelism": {"tensor": 1}}
+            ],  # or the plan refuses
             ["Model path '/srv/models/no-such-model' does not exist on gpu", "correct `source` in vllm_models"],
             id="model path does not exist",
         ),
