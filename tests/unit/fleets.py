@@ -1,4 +1,7 @@
-"""Fleets and models that the planner is tried on: descriptions as gpu_facts and model_facts return them."""
+"""Fleets and models that the planner is tried on: descriptions as gpu_facts and model_facts return them.
+
+Models of which nothing is known are in unsized.py.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
@@ -23,6 +28,9 @@ L40S = ("NVIDIA L40S", 44.99, 0.55, "8.9", "pcie")
 RTX4090 = ("NVIDIA GeForce RTX 4090", 23.99, 0.44, "8.9", "pcie")
 T4 = ("Tesla T4", 15.0, 0.42, "7.5", "pcie")
 GB200 = ("NVIDIA GB200", 185.0, 0.8, "10.0", "nvlink")
+
+SMALL = {"name": "llama-3.1-8b-instruct"}
+LARGE = {"name": "llama-3.3-70b-instruct"}
 
 Kind = tuple[str, float, float, str, str]
 
@@ -64,6 +72,31 @@ def plan(
     wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
     sizer = Sizer(known, version, Calibration(calibration))
     return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, sizer, **options)
+
+
+def refusal(models: list[dict[str, Any]], *hosts: dict[str, Any]) -> PlacementError:
+    """Why there is no plan for these."""
+    with pytest.raises(PlacementError) as caught:
+        plan(models, *hosts)
+    return caught.value
+
+
+def first(made: dict[str, Any]) -> dict[str, Any]:
+    """The first instance of a plan."""
+    return dict(made["instances"][0])
+
+
+def shapes(made: dict[str, Any]) -> set[tuple[str, int, int]]:
+    """Model, tensor and pipeline parallelism of the instances."""
+    return {
+        (instance["model"], instance["parallelism"]["tensor"], instance["parallelism"]["pipeline"])
+        for instance in made["instances"]
+    }
+
+
+def indices(node: dict[str, Any]) -> list[int]:
+    """The GPUs of one node of an instance."""
+    return [gpu["index"] for gpu in node["gpus"]]
 
 
 def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -195,6 +195,21 @@ def test_the_version_has_its_changelog() -> None:
     assert load("galaxy.yml")["version"] == list(load("changelogs/changelog.yaml")["releases"])[-1]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "most"),
+    [(r"(plugins|tests|molecule)/.*\.py", 500), (r"playbooks/[^/]+\.ya?ml", 60)],
+    ids=["Python", "playbooks"],
+)
+def test_no_file_is_too_long_to_oversee(pattern: str, most: int) -> None:
+    lengths = {
+        name: len(path.read_text().splitlines())
+        for path in tracked_files()
+        if re.fullmatch(pattern, name := path.relative_to(ROOT).as_posix())
+    }
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > most} == {}
+
+
 def test_the_pins_agree() -> None:
     needed = re.findall(r"^(\w[\w-]*)==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert [name for name, _ in needed] == ["huggingface-hub", "nvidia-ml-py"]
