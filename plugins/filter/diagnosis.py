@@ -8,9 +8,10 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, address
 from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import GIB, Disk, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Disk, Port, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import remember_gpus
 
 # What the roles take where the inventory says nothing; a test holds it against their defaults.

@@ -19,13 +19,13 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
+from .._units import GIB
 from .gpu import Gpu
 from .pci import kernel_name
 from .system import Run, read_text, run
 
 __all__ = ["CdiSpec", "Disk", "Listener", "Machine", "Port", "Process", "Space", "Wanted", "read_machine"]
 
-GIB = 2**30
 ENGINE = re.compile(r"vllm@(.+)\.service")
 LISTENING = "0A"  # include/net/tcp_states.h
 CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h; who has it may give a service any limit

@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from .._errors import BindingMissingError
+from .._units import GIB
 from .gpu import Gpu, GpuHost, GpuProcess, MigDevice
 
 __all__ = ["pack_binding", "read_host", "unpack_binding"]
 
-GIB = 2**30
 MODULE_VERSION = Path("/sys/module/nvidia/version")
 # nvml.h: nvmlGpuP2PCapsIndex_t, nvmlGpuTopologyLevel_t, nvmlGpuFabricState_t. pynvml has them too, but its
 # NVML_P2P_CAPS_INDEX_READ is a tuple by mistake, and the fabric states have no names to show.

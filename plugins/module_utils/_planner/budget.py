@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._memory.account import Budget
+from .._units import GIB
 from .._wishes.read import Wish
 from .choose import Choice
 from .fit import UTILIZATION, Sized, engine_options
@@ -111,6 +112,6 @@ def _pinned(sized: Sized) -> Mapping[str, Any] | None:
         return None
     return {
         **_cache(sized.sure),
-        "margin": round(sized.budget.limiting_kv_bytes / 2**30 - sized.sure.kv_cache, 2),
+        "margin": round(sized.budget.limiting_kv_bytes / GIB - sized.sure.kv_cache, 2),
         "warm_extra": round(sized.budget.kv_cache_warm - sized.sure.kv_cache, 2),
     }

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from ansible_collections.gpuhosts.vllm.plugins.filter import diagnosis as doctor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnosis
 
 ROOT = Path(__file__).resolve().parents[4]
-GIB = 2**30
 MODELS = [
     {"name": "small", "source": "owner/small", "port": 9000},
     {"name": "large", "source": "owner/large"},

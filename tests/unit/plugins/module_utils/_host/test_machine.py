@@ -20,6 +20,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import
     Wanted,
     read_machine,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 
 from tests.unit.plugins.patient import BRIDGE, CDI, LIMITS, Patient
 
@@ -58,7 +59,7 @@ def test_this_machine_is_read_whole() -> None:
     (space,) = machine.spaces
     root = os.statvfs("/")
     assert space.device == Path("/").stat().st_dev
-    assert space.free_gib == pytest.approx(root.f_bavail * root.f_frsize / 2**30, abs=1)
+    assert space.free_gib == pytest.approx(root.f_bavail * root.f_frsize / GIB, abs=1)
 
 
 # Sockets and processes

@@ -17,13 +17,13 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_optio
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import plan_kv_cache
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import regime_of
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.effective import compared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.fleets import H100, L40S, RTX4090, Kind, facts, host, plan
 
-GIB = 1 << 30
 SMALL = "llama-3.1-8b-instruct"
 LARGE = "llama-3.3-70b-instruct"
 

@@ -19,10 +19,10 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache imp
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import KvRules
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-GIB = 1 << 30
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "models"
 
 
