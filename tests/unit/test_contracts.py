@@ -75,7 +75,7 @@ def test_every_role_is_run_by_a_scenario_or_in_the_lab(role: str) -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests/lab").glob("test_*.py"))
     runs = [*ROOT.glob("molecule/*/*.yml"), *(ROOT / name for name in set(re.findall(r"playbooks/\w+\.yml", tests)))]
     for path in runs:
-        runs += [path.with_name(name) for name in re.findall(r"import_playbook: (\w+\.yml)", path.read_text())]
+        runs += [path.parent / name for name in re.findall(r"import_playbook: ([\w/]+\.yml)", path.read_text())]
     assert [path for path in runs if re.search(rf"\bgpuhosts\.vllm\.{role}\b", path.read_text())]
 
 
