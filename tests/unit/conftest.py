@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,18 @@ def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = ROOT / "tests/fake_nvml/fake_nvml.c"
     subprocess.run(["gcc", *options, "-o", str(directory / "libnvidia-ml.so.1"), str(source)], check=True)
     return directory
+
+
+@pytest.fixture
+def ansible_environment(fake_nvml: Path, tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """What Ansible's programs get to run on this machine, by the name of the host whose GPUs are pretended."""
+    return lambda gpus: (
+        os.environ
+        | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LD_LIBRARY_PATH": str(fake_nvml),
+            "FAKE_NVML_CONFIG": str(ROOT / f"tests/fake_nvml/hosts/{gpus}.conf"),
+        }
+    )

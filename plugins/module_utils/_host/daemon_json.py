@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._errors import ConfigFileError
+from .merge import merged
 
 __all__ = ["merge", "parse", "render"]
 
@@ -53,17 +54,9 @@ def merge(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     driver = kept.get("log-driver", _DEFAULT_LOG_DRIVER)
     if settings.get("log-driver", driver) != driver:
         kept.pop("log-opts", None)
-    return _merge(kept, settings)
+    return merged(kept, settings)
 
 
 def render(settings: Mapping[str, Any]) -> str:
     """The text of the file, indented as ``nvidia-ctk runtime configure`` does it."""
     return json.dumps(settings, indent=4, ensure_ascii=False) + "\n"
-
-
-def _merge(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(current)
-    for key, value in settings.items():
-        present = merged.get(key)
-        merged[key] = _merge(present, value) if isinstance(present, dict) and isinstance(value, dict) else value
-    return merged

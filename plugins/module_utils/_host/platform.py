@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .merge import merged
+
 __all__ = ["find_platform", "resolve"]
 
 
@@ -22,12 +24,4 @@ def resolve(platforms: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The table of a platform, with what it has from the one that it is ``like``; {} for an unknown one."""
     own = dict(platforms.get(name, {}))
     parent = own.pop("like", None)
-    return _merged(resolve(platforms, parent), own) if parent else own
-
-
-def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        under = merged.get(key)
-        merged[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    return merged(resolve(platforms, parent), own) if parent else own

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def inventory(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def play(inventory: dict[str, Any], fake_nvml: Path, tmp_path: Path) -> Play:
+def play(inventory: dict[str, Any], ansible_environment: Callable[[str], dict[str, str]], tmp_path: Path) -> Play:
     """Run playbooks of the checkout on the fleet: their names, then options."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
 
@@ -54,15 +53,9 @@ def play(inventory: dict[str, Any], fake_nvml: Path, tmp_path: Path) -> Play:
         place = tmp_path / "site"
         place.mkdir(exist_ok=True)
         (place / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        environment = os.environ | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
-            "ANSIBLE_NOCOLOR": "1",
-            "LD_LIBRARY_PATH": str(fake_nvml),
-            "FAKE_NVML_CONFIG": str(ROOT / f"tests/fake_nvml/hosts/{gpus}.conf"),
-        }
         names = [f"playbooks/{name}.yml" for name in itertools.takewhile(str.isidentifier, arguments)]
         command = [program, "-i", str(place / "hosts.yml"), *names, *arguments[len(names) :]]
+        environment = ansible_environment(gpus)
         done = subprocess.run(
             command, cwd=ROOT, env=environment, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -15,7 +14,7 @@ from ansible_collections.gpuhosts.vllm.plugins.action import gpu_facts as action
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import nvml
 from ansible_collections.gpuhosts.vllm.plugins.modules import gpu_facts
 
-from tests.unit.plugins.conftest import ROOT, RunModule
+from tests.unit.plugins.conftest import RunModule
 
 
 @pytest.fixture(autouse=True)
@@ -52,21 +51,15 @@ def test_the_action_sends_the_binding_of_the_controller(monkeypatch: pytest.Monk
     assert arguments == {"binding": nvml.pack_binding()}
 
 
-def test_ansible_runs_it_end_to_end(fake_nvml: Path, tmp_path: Path) -> None:
+def test_ansible_runs_it_end_to_end(ansible_environment: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
     """Through the action and the module as Ansible packs it, with a Python that has no packages of its own."""
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    config = ROOT / "tests/fake_nvml/hosts/2xl40s.conf"
-    environment: dict[str, Any] = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
-        "ANSIBLE_NOCOLOR": "1",
-        "LD_LIBRARY_PATH": str(fake_nvml),
-        "FAKE_NVML_CONFIG": str(config),
-    }
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "-m", "gpuhosts.vllm.gpu_facts"]
     variables = ["-e", f"ansible_python_interpreter={bare}/bin/python", "-e", f"ansible_remote_tmp={tmp_path}/remote"]
-    run = subprocess.run([*command, *variables], env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [*command, *variables], env=ansible_environment("2xl40s"), capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("name: NVIDIA L40S") == 2
     assert "binding" not in run.stdout

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -71,7 +71,7 @@ def test_the_action_notes_the_time_before_and_after(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("options", [[], ["--check", "--diff", "--limit", "gpu*:lb1"]])
 def test_the_playbook_judges_the_hosts_and_those_it_cannot_reach(
-    fake_nvml: Path, tmp_path: Path, options: list[str]
+    ansible_environment: Callable[[str], dict[str, str]], tmp_path: Path, options: list[str]
 ) -> None:
     """gpu1 is this machine with pretended GPUs, gpu2 answers nobody, and on lb1 there is no such Python."""
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -83,16 +83,9 @@ def test_the_playbook_judges_the_hosts_and_those_it_cannot_reach(
         "load_balancers": {"hosts": {"lb1": local | {"ansible_python_interpreter": "/nowhere/python3"}}},
     }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
-        "ANSIBLE_NOCOLOR": "1",
-        "LD_LIBRARY_PATH": str(fake_nvml),
-        "FAKE_NVML_CONFIG": str(ROOT / "tests/fake_nvml/hosts/t4.conf"),
-    }
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     command = [program, "playbooks/doctor.yml", "-i", str(tmp_path / "hosts.yml"), *options]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=ROOT, env=ansible_environment("t4"), capture_output=True, text=True, check=False)
 
     verdict = json.loads((tmp_path / "reports/doctor.json").read_text())
     assert run.returncode != 0

@@ -371,13 +371,10 @@ VERSIONS = st.sampled_from(["0.10.2", "0.12.0", "0.17.1", "0.19.0", "0.21.0", "0
 @settings(max_examples=80, deadline=None)
 @given(NAMES, GPUS, VERSIONS, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2]), st.integers(256, 40000))
 def test_a_budget_is_never_over(name: str, gpu: str, version: str, tensor: int, pipeline: int, length: int) -> None:
-    found = budget(
-        name,
-        gpu_type(gpu),
-        tensor=tensor,
-        pipeline=pipeline,
-        options=EngineOptions(max_model_len=length),
-        version=version,
+    options = EngineOptions(max_model_len=length)
+    again, found = (
+        budget(name, gpu_type(gpu), tensor=tensor, pipeline=pipeline, options=options, version=version)
+        for _ in range(2)
     )
     for stage in found.stages:
         parts = (stage.weights, stage.activations, stage.cuda_graphs, stage.non_torch, stage.cold_compile)
@@ -387,14 +384,7 @@ def test_a_budget_is_never_over(name: str, gpu: str, version: str, tensor: int, 
     if found.fits and found.plan is not None and found.plan.groups:
         assert found.plan.num_blocks * max(found.plan.block_bytes) <= max(stage.kv_cache for stage in found.stages)
         assert found.max_concurrency >= 1 or version < "0.13"
-    assert found == budget(
-        name,
-        gpu_type(gpu),
-        tensor=tensor,
-        pipeline=pipeline,
-        options=EngineOptions(max_model_len=length),
-        version=version,
-    )
+    assert found == again
 
 
 @settings(max_examples=40, deadline=None)
