@@ -92,7 +92,8 @@ def main() -> None:
     try:
         host = read_host()
     except BindingMissingError:
-        reason = "to read GPUs. Install it on the controller, from where it is sent along, or on the host"
+        reason = "to read GPUs. Install it on the controller, from where it is sent along "
+        reason += "(python3 -m pip install nvidia-ml-py), or on the host"
         module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
     module.exit_json(changed=False, ansible_facts={"gpu_facts": host.to_dict()})
 

@@ -172,7 +172,8 @@ def _look(module: AnsibleModule) -> dict[str, object]:
     try:
         gpu = read_host()
     except BindingMissingError:
-        reason = "to read GPUs. Install it on the controller, from where it is sent along, or on the host"
+        reason = "to read GPUs. Install it on the controller, from where it is sent along "
+        reason += "(python3 -m pip install nvidia-ml-py), or on the host"
         module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
     machine = read_machine(wanted, gpu.gpus)
     return {"gpu": gpu.to_dict(), "driver": read_driver().to_dict(), "machine": machine.to_dict()}
