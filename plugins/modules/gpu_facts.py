@@ -81,7 +81,7 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_host, unpack_binding
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import WITHOUT_BINDING, read_host, unpack_binding
 
 
 def main() -> None:
@@ -92,9 +92,7 @@ def main() -> None:
     try:
         host = read_host()
     except BindingMissingError:
-        reason = "to read GPUs. Install it on the controller, from where it is sent along "
-        reason += "(python3 -m pip install nvidia-ml-py), or on the host"
-        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
+        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=WITHOUT_BINDING))
     module.exit_json(changed=False, ansible_facts={"gpu_facts": host.to_dict()})
 
 

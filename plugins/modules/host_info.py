@@ -162,7 +162,11 @@ def _look(module: AnsibleModule) -> dict[str, object]:
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import read_driver
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Wanted, read_machine
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_host, unpack_binding
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import (
+        WITHOUT_BINDING,
+        read_host,
+        unpack_binding,
+    )
 
     wanted = Wanted.from_dict(module.params["wanted"])
     if not wanted.gpus:
@@ -172,9 +176,7 @@ def _look(module: AnsibleModule) -> dict[str, object]:
     try:
         gpu = read_host()
     except BindingMissingError:
-        reason = "to read GPUs. Install it on the controller, from where it is sent along "
-        reason += "(python3 -m pip install nvidia-ml-py), or on the host"
-        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=reason))
+        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=WITHOUT_BINDING))
     machine = read_machine(wanted, gpu.gpus)
     return {"gpu": gpu.to_dict(), "driver": read_driver().to_dict(), "machine": machine.to_dict()}
 

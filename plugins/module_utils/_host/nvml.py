@@ -17,8 +17,13 @@ from .._errors import BindingMissingError
 from .._units import GIB
 from .gpu import Gpu, GpuHost, GpuProcess, MigDevice
 
-__all__ = ["pack_binding", "read_host", "unpack_binding"]
+__all__ = ["WITHOUT_BINDING", "pack_binding", "read_host", "unpack_binding"]
 
+# What Ansible's message about a missing package goes on with, for modules that meet a BindingMissingError.
+WITHOUT_BINDING = (
+    "to read GPUs. Install it on the controller, from where it is sent along "
+    "(python3 -m pip install nvidia-ml-py), or on the host"
+)
 MODULE_VERSION = Path("/sys/module/nvidia/version")
 # nvml.h: nvmlGpuP2PCapsIndex_t, nvmlGpuTopologyLevel_t, nvmlGpuFabricState_t. pynvml has them too, but its
 # NVML_P2P_CAPS_INDEX_READ is a tuple by mistake, and the fabric states have no names to show.

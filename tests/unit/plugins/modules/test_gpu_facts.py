@@ -37,7 +37,10 @@ def test_without_any_binding_the_package_is_named(run_module: RunModule, monkeyp
     monkeypatch.setitem(sys.modules, "pynvml", None)
     message = run_module(gpu_facts)["msg"]
     assert "nvidia-ml-py" in message
-    assert "Install it on the controller, from where it is sent along, or on the host" in message
+    assert (
+        "on the controller, from where it is sent along (python3 -m pip install nvidia-ml-py), or on the host"
+        in message
+    )
 
 
 def test_the_action_sends_the_binding_of_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
