@@ -10,7 +10,6 @@
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
     ├── CalibrationError     what was kept as calibration is none
     ├── DriverError          a driver that cannot be installed on a host as it was asked for
-    ├── EngineHostError      a container engine, or GPUs for its containers, that cannot be had on a host as asked for
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -31,7 +30,6 @@ __all__ = [
     "CalibrationError",
     "ConfigFileError",
     "DriverError",
-    "EngineHostError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
@@ -94,10 +92,6 @@ class CalibrationError(FleetError):
 
 class DriverError(FleetError):
     """A driver that cannot be installed as asked for; the message names the host, the reason and what to do."""
-
-
-class EngineHostError(FleetError):
-    """A container engine, or GPUs for its containers, that cannot be had; the message names the host and what to do."""
 
 
 class NotReadyError(FleetError):
