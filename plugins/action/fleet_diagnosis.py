@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible_collections.gpuhosts.vllm.plugins.modules.fleet_diagnosis import SPEC
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.decision import Decision
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnosis, table
 
@@ -13,7 +12,7 @@ from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagno
 class ActionModule(Decision):
     """Runs on the controller, where the results are."""
 
-    SPEC = SPEC
+    SPEC: ClassVar = {"looks": {"type": "dict", "required": True}}
 
     def decide(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict, for programs and for people."""

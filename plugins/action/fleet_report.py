@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.gpuhosts.vllm.plugins.modules.fleet_report import SPEC
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.decision import Decision
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.plan_files import plan_files
 
@@ -14,7 +13,11 @@ from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.plan_files import pl
 class ActionModule(Decision):
     """Runs on the controller, where the page's style sheet is."""
 
-    SPEC = SPEC
+    SPEC: ClassVar = {
+        "plan": {"type": "dict", "required": True},
+        "table": {"type": "str", "required": True},
+        "hosts": {"type": "list", "elements": "dict", "default": []},
+    }
 
     def decide(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The files."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible_collections.gpuhosts.vllm.plugins.modules.fleet_verdict import SPEC
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.decision import Decision
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.verdict import verdict
 
@@ -13,7 +12,11 @@ from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.verdict import verdi
 class ActionModule(Decision):
     """Runs on the controller, where the results are."""
 
-    SPEC = SPEC
+    SPEC: ClassVar = {
+        "completions": {"type": "list", "elements": "dict", "required": True},
+        "targets": {"type": "list", "elements": "dict", "default": []},
+        "unreachable": {"type": "list", "elements": "str", "default": []},
+    }
 
     def decide(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict."""

@@ -14,12 +14,7 @@ description:
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
-    support: full
     details: Nothing is sent; the module reports itself as skipped.
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   url:
     description: Where the server is, without C(/v1).

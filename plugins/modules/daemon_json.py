@@ -17,11 +17,8 @@ description:
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
-    support: full
     details: The result is validated there, too.
   diff_mode:
-    support: full
-  idempotent:
     support: full
 options:
   path:

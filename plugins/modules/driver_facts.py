@@ -12,13 +12,6 @@ description:
     PCI bus want, without NVML and without a driver.
   - Versions are NVIDIA's own, such as C(580.178.04).
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""

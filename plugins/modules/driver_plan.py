@@ -13,13 +13,6 @@ description:
   - A wish that cannot be met on this host fails, with what to do.
   - Nothing is asked of apt, dnf or a network, unless O(ask) says so.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   host:
     description: Name of the host in messages.

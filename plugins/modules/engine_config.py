@@ -16,13 +16,10 @@ description:
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
-    support: full
     details: The return values tell what will have to be done once the files are written.
   diff_mode:
     support: full
     details: Not of the secrets.
-  idempotent:
-    support: full
 options:
   instances:
     description:

@@ -15,12 +15,7 @@ description:
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
-    support: full
     details: The engine is not contacted; the module reports itself as skipped.
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   url:
     description: Where the instance listens, without C(/v1).

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# What ansible-doc shows of the action of this name, which does the work on the controller.
 
 from __future__ import annotations
 
@@ -12,13 +13,6 @@ description:
   - Adds what the option C(calibration) of M(gpuhosts.vllm.fleet_plan) is made of.
   - Runs on the controller; contacts no host and changes nothing.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   plan:
     description: The fleet plan.
@@ -77,22 +71,3 @@ files:
   type: list
   elements: dict
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-SPEC = {
-    "plan": {"type": "dict", "required": True},
-    "reports": {"type": "list", "elements": "dict", "required": True},
-    "date": {"type": "str", "required": True},
-    "hosts": {"type": "list", "elements": "dict", "default": []},
-}
-
-
-def main() -> None:
-    """Say that the action of this name does the work."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    module.fail_json(msg="gpuhosts.vllm.fleet_compare is an action: it runs on the controller.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# What ansible-doc shows of the action of this name, which does the work on the controller.
 
 from __future__ import annotations
 
@@ -12,13 +13,6 @@ description:
   - A host that could not be reached or read is a failure in the verdict, and none of this module.
   - Runs on the controller; contacts no host and changes nothing.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   looks:
     description: What M(gpuhosts.vllm.host_info) registered by host, also of failed and unreachable ones.
@@ -67,17 +61,3 @@ table:
   type: list
   elements: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-SPEC = {"looks": {"type": "dict", "required": True}}
-
-
-def main() -> None:
-    """Say that the action of this name does the work."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    module.fail_json(msg="gpuhosts.vllm.fleet_diagnosis is an action: it runs on the controller.")
-
-
-if __name__ == "__main__":
-    main()

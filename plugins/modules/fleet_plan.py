@@ -15,13 +15,6 @@ description:
   - Fails with every mistake in the wishes at once, and when the hosts do not have what the wishes need.
   - Without O(hosts) only the wishes are validated.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   models:
     description:

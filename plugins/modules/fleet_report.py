@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# What ansible-doc shows of the action of this name, which does the work on the controller.
 
 from __future__ import annotations
 
@@ -13,13 +14,6 @@ description:
   - Of environment variables the files have the names alone, because a value may be a secret.
   - Runs on the controller; contacts no host and changes nothing.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   plan:
     description: The fleet plan, as M(gpuhosts.vllm.fleet_plan) returns it.
@@ -68,21 +62,3 @@ files:
       description: Whether people want to be told of a difference; a page for browsers is none to show in a terminal.
       type: bool
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-SPEC = {
-    "plan": {"type": "dict", "required": True},
-    "table": {"type": "str", "required": True},
-    "hosts": {"type": "list", "elements": "dict", "default": []},
-}
-
-
-def main() -> None:
-    """Say that the action of this name does the work."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    module.fail_json(msg="gpuhosts.vllm.fleet_report is an action: it runs on the controller.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# What ansible-doc shows of the action of this name, which does the work on the controller.
 
 from __future__ import annotations
 
@@ -13,13 +14,6 @@ description:
   - A probe that failed, or a host that did not answer, is a failure in the verdict, and none of this module.
   - Runs on the controller; contacts no host and changes nothing.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   completions:
     description: Results of M(gpuhosts.vllm.chat_probe) in a loop, where C(item) is the front door and the model.
@@ -76,21 +70,3 @@ verdict:
       type: list
       elements: dict
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-SPEC = {
-    "completions": {"type": "list", "elements": "dict", "required": True},
-    "targets": {"type": "list", "elements": "dict", "default": []},
-    "unreachable": {"type": "list", "elements": "str", "default": []},
-}
-
-
-def main() -> None:
-    """Say that the action of this name does the work."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    module.fail_json(msg="gpuhosts.vllm.fleet_verdict is an action: it runs on the controller.")
-
-
-if __name__ == "__main__":
-    main()

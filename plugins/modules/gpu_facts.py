@@ -13,13 +13,6 @@ description:
   - The controller's pynvml (package C(nvidia-ml-py)) travels along with the module, so that a host needs a Python
     and nothing else. Without it on the controller the host's own is used.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 options:
   binding:
     description: The packed pynvml. The action plugin of this module sets it; leave it alone.

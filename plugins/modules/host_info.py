@@ -14,13 +14,6 @@ description:
   - The arguments of processes are not read, because they may hold secrets.
   - The controller's pynvml (package C(nvidia-ml-py)) travels along with the module.
 extends_documentation_fragment: gpuhosts.vllm.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
-  idempotent:
-    support: full
 seealso:
   - module: gpuhosts.vllm.gpu_facts
   - module: gpuhosts.vllm.driver_facts

@@ -1,5 +1,4 @@
-# Copyright: gpuhosts maintainers
-# Apache License 2.0 (see LICENSE)
+#!/usr/bin/python
 
 from __future__ import annotations
 
@@ -7,8 +6,7 @@ DOCUMENTATION = r"""
 module: model_facts
 short_description: Read what models are, without reading their weights
 version_added: 0.1.0
-author:
-  - gpuhosts maintainers (@gpuhosts)
+author: gpuhosts maintainers (@gpuhosts)
 description:
   - Reads the configuration of models, and what tensors they have from the headers of their weights.
   - A model is a directory of this host, or has an id on the hub. An id is looked up in the hub's cache on this host,
@@ -16,6 +14,7 @@ description:
   - Changes nothing, and keeps nothing of what it reads from the hub.
 requirements:
   - The Python package C(huggingface_hub), with O(online=true) only.
+extends_documentation_fragment: gpuhosts.vllm.attributes
 options:
   models:
     description: The models to read.
@@ -59,17 +58,6 @@ options:
       - The token for models that are not public, for O(online=true).
       - By default E(HF_TOKEN), or the one with which the user who runs this module has logged in.
     type: str
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would without it.
-    support: full
-  diff_mode:
-    description: Returns what has changed, or would change, in diff mode.
-    support: none
-    details: It changes nothing.
-  facts:
-    description: Returns facts of the host.
-    support: full
 seealso:
   - module: gpuhosts.vllm.fleet_plan
   - module: gpuhosts.vllm.gpu_facts

@@ -20,6 +20,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import requirements_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.decision import Decision
 
 from tests.tools import docs
 
@@ -137,7 +138,11 @@ def test_every_template_renders_and_parses(template: str) -> None:
 
 
 def argument_spec(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a module makes its AnsibleModule of."""
+    """What a module makes its AnsibleModule of, or what an action that decides is given."""
+    if (ROOT / f"plugins/action/{name}.py").exists():
+        action = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.action.{name}").ActionModule
+        if issubclass(action, Decision):
+            return {"argument_spec": action.SPEC, "supports_check_mode": True}
     module = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.modules.{name}")
     made = Mock(side_effect=SystemExit)
     monkeypatch.setattr(module, "AnsibleModule", made)
