@@ -11,7 +11,7 @@ description:
   - Sends one chat request to an OpenAI-compatible server or a load balancer in front of some, and reads the stream
     to its end.
   - Fails, saying why, when it cannot be reached, refuses, breaks off, or ends without a token.
-extends_documentation_fragment: gpuhosts.vllm.attributes
+extends_documentation_fragment: [gpuhosts.vllm.attributes, gpuhosts.vllm.question]
 attributes:
   check_mode:
     details: Nothing is sent; the module reports itself as skipped.
@@ -20,18 +20,6 @@ options:
     description: Where the server is, without C(/v1).
     type: str
     required: true
-  model:
-    description: Name of the model as it is served.
-    type: str
-    required: true
-  api_key:
-    description: Sent as a bearer token.
-    type: str
-    default: ""
-  prompt:
-    description: What to ask.
-    type: str
-    default: Say hello.
   max_tokens:
     description: Tokens after which the answer ends.
     type: int
@@ -74,7 +62,7 @@ seconds:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import QUESTION, OpenAiClient
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError
 
 
@@ -83,9 +71,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "api_key": {"type": "str", "default": "", "no_log": True},
-            "prompt": {"type": "str", "default": "Say hello."},
+            **QUESTION,
             "max_tokens": {"type": "int", "default": 16, "no_log": False},
             "timeout": {"type": "int", "default": 120},
         },

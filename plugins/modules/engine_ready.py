@@ -14,7 +14,7 @@ description:
   - Fails as soon as the unit does, or at the timeout, with the stage it came to and the first error that the journal
     shows since the unit's last start. The processes of vLLM that fail after it only say so; the end of the journal
     never has the cause.
-extends_documentation_fragment: gpuhosts.vllm.attributes
+extends_documentation_fragment: [gpuhosts.vllm.attributes, gpuhosts.vllm.question]
 attributes:
   check_mode:
     details: The engine is not contacted; the module reports itself as skipped.
@@ -27,18 +27,6 @@ options:
     description: Where the instance listens, without C(/v1).
     type: str
     required: true
-  model:
-    description: Name of the model as it is served.
-    type: str
-    required: true
-  api_key:
-    description: Sent as a bearer token.
-    type: str
-    default: ""
-  prompt:
-    description: What to ask.
-    type: str
-    default: Say hello.
   timeout:
     description: Seconds that all stages together may take.
     type: int
@@ -107,7 +95,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.evidence import Evidence, evidence_of, read_journal
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import OpenAiClient
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import QUESTION, OpenAiClient
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import UnitState, boot_of, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
 
@@ -133,9 +121,7 @@ def main() -> None:
         argument_spec={
             "unit": {"type": "str", "required": True},
             "url": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "api_key": {"type": "str", "default": "", "no_log": True},
-            "prompt": {"type": "str", "default": "Say hello."},
+            **QUESTION,
             "timeout": {"type": "int", "default": 900},
             "max_restarts": {"type": "int", "default": 2},
         },

@@ -223,6 +223,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration 
     read_measurements,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
@@ -293,8 +294,8 @@ def main() -> None:
             module.exit_json(changed=False)
         hosts = [Host.from_dict(facts) for facts in given["hosts"]]
         version = given["vllm_version"] or DEFAULT_VERSION
-        sizer = Sizer(given["model_facts"], version, Calibration(known), given["engine_environment"])
-        plan = plan_fleet(wishes, hosts, given["base_port"], sizer, pin_kv_cache=given["pin_kv_cache"])
+        accounts = Accounts(given["model_facts"], version, Calibration(known), given["engine_environment"])
+        plan = plan_fleet(wishes, hosts, given["base_port"], Sizer(accounts), pin_kv_cache=given["pin_kv_cache"])
     except WishError as error:
         count = len(error.problems)
         places = sorted({re.split(r"[.:\[]", problem)[0] for problem in error.problems}, reverse=True)

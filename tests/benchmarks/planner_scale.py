@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
@@ -63,7 +64,7 @@ def measure(count: int) -> dict[str, Any]:
     wishes, _ = read_wishes([{"name": name, "source": "owner/model"} for name in facts], VERSION)
     described = fleet(count)
     start = time.perf_counter()
-    plan = plan_fleet(wishes, [Host.from_dict(host) for host in described], 8000, Sizer(facts, VERSION))
+    plan = plan_fleet(wishes, [Host.from_dict(host) for host in described], 8000, Sizer(Accounts(facts, VERSION)))
     seconds = time.perf_counter() - start
     if len({instance["model"] for instance in plan["instances"]}) != MODELS:
         raise SystemExit("not every model got an instance")

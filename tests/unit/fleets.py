@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.launch import launches_on
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
@@ -70,7 +71,7 @@ def plan(
     known = {name: facts(config) for name, config in configs.items() if config}
     groups = {"all": [host["name"] for host in hosts]}
     wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
-    sizer = Sizer(known, version, Calibration(calibration))
+    sizer = Sizer(Accounts(known, version, Calibration(calibration)))
     return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, sizer, **options)
 
 

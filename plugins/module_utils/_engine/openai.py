@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 
 from .._errors import ApiError, RefusedError
 
-__all__ = ["Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
+__all__ = ["QUESTION", "Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
+
+# Arguments of the modules that ask a model something; doc_fragments/question.py describes them.
+QUESTION: dict[str, dict[str, Any]] = {
+    "model": {"type": "str", "required": True},
+    "api_key": {"type": "str", "default": "", "no_log": True},
+    "prompt": {"type": "str", "default": "Say hello."},
+}
 
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
 _REQUESTS = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{.*\})? (?P<value>\S+)$", re.MULTILINE)

@@ -21,7 +21,6 @@ from typing import Any
 
 from .._errors import PlacementError
 from .._memory.account import Budget
-from .._memory.calibration import Calibration
 from .._memory.model import ModelSpec
 from .._releases.regimes import Unknown
 from .._wishes.read import Parallelism, Wish
@@ -51,15 +50,8 @@ class Choice:
 class Sizer:
     """Chooses shapes; what it has computed for a model on a kind of GPU, it keeps."""
 
-    def __init__(
-        self,
-        facts: Mapping[str, Mapping[str, Any]] | None = None,
-        version: str = "",
-        calibration: Calibration | None = None,
-        environment: Mapping[str, Any] | None = None,
-    ) -> None:
-        """As those of :class:`~.fit.Accounts`."""
-        self._accounts = Accounts(facts, version, calibration, environment)
+    def __init__(self, accounts: Accounts | None = None) -> None:
+        self._accounts = accounts or Accounts()
         self.on_gpus = self._accounts.on_gpus
 
     def task(self, wish: Wish) -> str:

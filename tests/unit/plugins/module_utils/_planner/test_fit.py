@@ -106,7 +106,7 @@ def test_what_is_not_known_is_not_sized(version: str) -> None:
 def test_a_model_without_facts_and_one_that_is_no_model() -> None:
     wishes, _ = read_wishes([SMALL | {"source": "a/b", "parallelism": {"tensor": 1}}], "0.33.0")
     no_model: dict[str, Any] = {SMALL["name"]: {"config": {}}}
-    for sizer in (Sizer(), Sizer(version="0.33.0"), Sizer(no_model, "0.33.0")):
+    for sizer in (Sizer(), Sizer(Accounts(version="0.33.0")), Sizer(Accounts(no_model, "0.33.0"))):
         choice = sizer.choose(wishes[0], [])
         assert "it is not sized" in choice.warnings[0]
 

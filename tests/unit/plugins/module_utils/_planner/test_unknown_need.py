@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import HubOptions, read_models
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import Host, plan_fleet
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
 
@@ -22,7 +23,7 @@ LLAMA = json.loads((MODELS / "llama-3.3-70b-instruct.json").read_text(encoding="
 
 def plan(model: dict[str, Any], facts: dict[str, Any], version: str = "0.33.0", gpus: int = 8) -> dict[str, Any]:
     wishes, _ = read_wishes([model | {"name": "llama"}], version)
-    return plan_fleet(wishes, [Host.from_dict(host("gpu1", gpus, H100))], sizer=Sizer(facts, version))
+    return plan_fleet(wishes, [Host.from_dict(host("gpu1", gpus, H100))], sizer=Sizer(Accounts(facts, version)))
 
 
 def refused(model: dict[str, Any], facts: dict[str, Any], version: str = "0.33.0") -> str:
