@@ -80,6 +80,13 @@ def test_every_role_is_run_by_a_scenario_or_in_the_lab(role: str) -> None:
     assert [path for path in runs if re.search(rf"\bgpuhosts\.vllm\.{role}\b", path.read_text())]
 
 
+def test_a_variable_of_an_earlier_release_is_read_and_leads_to_one_that_there_is() -> None:
+    variables = (ROOT / "roles/fleet/vars/main.yml").read_text()
+    for old, new in load("roles/fleet/vars/main.yml")["_fleet_renamed"].items():
+        assert new in role_options("fleet")
+        assert f"{{{{ {old} | default(" in variables
+
+
 # Templates
 
 

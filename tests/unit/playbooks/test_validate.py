@@ -19,3 +19,10 @@ def test_a_gpu_host_that_is_only_known_by_name_is_refused_and_the_remedy_cures_i
 
     inventory["gpu_hosts"]["hosts"]["gpu2"]["fleet_address"] = "192.0.2.2"
     assert play("validate").code == 0
+
+
+def test_a_variable_by_its_old_name_is_read_and_told(play: Play) -> None:
+    told = "DEPRECATED: verify_url is called fleet_verify_url now."
+    done = play("validate", "-e", "verify_url=http://192.0.2.9")
+    assert (done.code, done.text.count(told)) == (0, 1)
+    assert told not in play("validate", "-e", "fleet_verify_url=http://192.0.2.9").text

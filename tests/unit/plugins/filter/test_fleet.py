@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpuhosts.vllm.plugins.filter import fleet
@@ -62,6 +64,15 @@ def test_the_name_of_earlier_releases_leads_there() -> None:
     text = "{{ plan | gpuhosts.vllm.instances_on('gpu2') | map(attribute='id') | join(' ') }}"
     docs.find_collection()
     assert Templar(DataLoader(), variables=variables).template(trust_as_template(text)) == "large-1 small-2"
+
+
+@pytest.mark.parametrize("name", ["plan_report", "verdict"])
+def test_a_filter_that_is_gone_names_what_does_its_work(name: str) -> None:
+    docs.find_collection()
+    with pytest.raises(AnsibleError, match=r"gpuhosts\.vllm\.fleet_(report|verdict)"):
+        Templar(DataLoader(), variables={"plan": PLAN}).template(
+            trust_as_template(f"{{{{ plan | gpuhosts.vllm.{name} }}}}")
+        )
 
 
 def test_backends_are_sorted_by_model_and_instance() -> None:
