@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import hosts
 
 HostVars = Mapping[str, Mapping[str, Any]]
 
 
 def address(name: str, hostvars: HostVars) -> str:
     """The address by which the other hosts reach a host: ``fleet_address``, else what Ansible itself uses."""
-    variables = hostvars[name]
-    return str(variables.get("fleet_address") or variables.get("ansible_host") or name)
+    return hosts.address(name, hostvars[name])
 
 
 def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
-    """The hosts as fleet_plan wants them: address, GPU facts, and what already runs there.
+    """The hosts as fleet_plan wants them: address, GPUs, what was read of models, and what runs there.
 
     :raises AnsibleFilterError: GPU facts of a host are missing; a plan without it would move its instances.
     """
-    hosts = []
+    records = []
     for name in sorted(names):
         facts = hostvars[name].get("ansible_facts", {})
         if "gpu_facts" not in facts:
@@ -32,20 +32,24 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
         placed = facts.get("ansible_local", {}).get("gpuhosts_vllm", {})
         if not isinstance(placed, Mapping):  # Ansible's own words on a fact file that it cannot read
             raise AnsibleFilterError(f"{name}: {placed}. Remove that file; the role vllm writes it anew.")
-        hosts.append(
+        records.append(
             {
                 "name": name,
                 "address": address(name, hostvars),
                 "gpu_facts": facts["gpu_facts"],
+                "model_facts": facts.get("model_facts", {}),
                 "instances": placed.get("instances", []),
             }
         )
-    return hosts
+    return records
 
 
-def host_targets(names: Iterable[str], hostvars: HostVars, port: int) -> list[dict[str, Any]]:
-    """Prometheus file_sd groups, one a host, for an exporter that listens on ``port`` of every host's address."""
-    return [{"targets": [f"{address(name, hostvars)}:{port}"], "labels": {"host": name}} for name in sorted(names)]
+def host_targets(names: Iterable[str], hostvars: HostVars, port: int | None = None) -> list[dict[str, Any]]:
+    """Prometheus file_sd groups, one a host, for what listens on ``port`` of its address, or for node_exporter."""
+    ports = {name: port or hosts.setting("exporters_node_port", hostvars[name]) for name in names}
+    return [
+        {"targets": [f"{address(name, hostvars)}:{ports[name]}"], "labels": {"host": name}} for name in sorted(ports)
+    ]
 
 
 class FilterModule:

@@ -66,6 +66,20 @@ def _differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str
             yield f"GPU {gpu['index']} has {same['total_gib']} GiB; it had {gpu['total_gib']}"
 
 
+def gpus_to_remember(gpu_facts: Mapping[str, Any], remembered: Any) -> dict[str, Any]:
+    """What to keep of the GPUs of a host for the next time: those of now, unless there were more of them before.
+
+    ``remembered`` is what this returned then; anything else (no fact, a damaged one) is as good as nothing. So a GPU
+    that goes missing stays missing in every report, until somebody removes the record and thereby says that it is gone
+    for good.
+    """
+    now = [
+        {key: gpu[key] for key in ("index", "uuid", "name", "total_gib")} for gpu in gpu_facts["gpus"] if gpu["uuid"]
+    ]
+    before = list(remembered.get("gpus", ())) if isinstance(remembered, Mapping) else []
+    return {"version": 1, "gpus": now if len(now) >= len(before) else before}
+
+
 class FilterModule:
     """Registers the filters with Ansible."""
 
@@ -73,6 +87,7 @@ class FilterModule:
         """The filters by name."""
         return {
             "gpu_differences": gpu_differences,
+            "gpus_to_remember": gpus_to_remember,
             "left_without_server": left_without_server,
             "running_instances": running_instances,
             "server": server,

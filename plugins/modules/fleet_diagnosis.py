@@ -23,7 +23,6 @@ options:
 EXAMPLES = r"""
 - name: Look
   gpuhosts.vllm.host_info:
-    wanted: "{{ inventory_hostname | gpuhosts.vllm.doctor_wanted(hostvars, {}) }}"
   register: look
 
 - name: Judge this host

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# What ansible-doc shows of the action of this name, which does the work on the controller.
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ version_added: 0.1.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
   - Turns the wishes in O(models) and the GPUs of O(hosts) into the fleet plan, the only thing that the roles act upon.
-  - Contacts no host and changes nothing; run it on the controller.
+  - Runs on the controller; contacts no host and changes nothing.
   - Equal input gives an equal plan. An instance that runs stays on its host, GPUs and port as long as these are valid.
     A GPU belongs to at most one instance.
   - Fails with every mistake in the wishes at once, and when the hosts do not have what the wishes need.
-  - Without O(hosts) only the wishes are validated.
+  - Without O(hosts) and O(described_hosts) only the wishes are validated.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 options:
   models:
@@ -45,8 +46,7 @@ options:
     elements: raw
     required: true
   hosts:
-    description: The GPU hosts, as the filter P(gpuhosts.vllm.fleet_hosts#filter) returns them. Without it, nothing
-      is planned.
+    description: The GPU hosts, as the filter P(gpuhosts.vllm.fleet_hosts#filter) returns them.
     type: list
     elements: dict
     suboptions:
@@ -62,6 +62,11 @@ options:
         description: What M(gpuhosts.vllm.gpu_facts) returned for it.
         type: dict
         required: true
+      model_facts:
+        description: What M(gpuhosts.vllm.model_facts) returned there. Of several hosts the first that could read a
+          model counts.
+        type: dict
+        default: {}
       instances:
         description: Instances that run there now.
         type: list
@@ -96,6 +101,14 @@ options:
           tensor:
             description: Tensor-parallel size of the instance.
             type: int
+  described_hosts:
+    description:
+      - GPU hosts that are only described, to plan for instead of O(hosts); of those only what they have read of models
+        counts then. Each is a mapping of C(name), C(gpus), as in
+        V(8 x H100 80GB HBM3, NVLink), and optionally C(address). Several types are joined by C(+).
+      - Without a link in the text it is the one that the type of GPU usually has.
+    type: list
+    elements: raw
   groups:
     description: Groups of the inventory with the names of their hosts, for C(hosts) of a model.
     type: dict
@@ -107,8 +120,9 @@ options:
     type: str
   model_facts:
     description:
-      - What M(gpuhosts.vllm.model_facts) returned for the models, by their names. A model without
-        is refused unless its C(parallelism) is stated; then it is not sized, and a warning says so.
+      - What M(gpuhosts.vllm.model_facts) returned for the models, by their names. It counts before what O(hosts) have
+        read. A model without is refused unless its C(parallelism) is stated; then it is not sized, and a warning says
+        so.
     type: dict
     default: {}
   calibration:
@@ -159,6 +173,13 @@ EXAMPLES = r"""
     vllm_version: 0.33.0
   register: fleet
 
+- name: What would run on two machines that nobody has bought yet
+  gpuhosts.vllm.fleet_plan:
+    models: "{{ vllm_models }}"
+    described_hosts:
+      - {name: gpu1, gpus: "8 x H100 80GB HBM3, NVLink"}
+      - {name: gpu2, gpus: "2 x RTX 4090 + 1 x L4"}
+
 - name: Show the plan
   ansible.builtin.debug:
     msg: "{{ fleet.table.splitlines() }}"
@@ -167,7 +188,7 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description: The fleet plan.
-  returned: success, when O(hosts) is given
+  returned: success, when there are hosts
   type: dict
   contains:
     version:
@@ -194,120 +215,24 @@ plan:
       description: What an operator should know, although the plan stands.
       type: list
       elements: str
+hosts:
+  description: The hosts that it was made for, with C(name), C(address), C(gpu_facts) and C(instances).
+  returned: success, when there are hosts
+  type: list
+  elements: dict
 table:
   description: The plan for people, one line per node of an instance, at most 100 columns wide.
-  returned: success, when O(hosts) is given
+  returned: success, when there are hosts
   type: str
 problems:
   description: Every mistake in the wishes, one line each; where it is, what is wrong, what to do.
-  returned: failure, when O(models) is wrong
+  returned: failure, when any wish is wrong
   type: list
   elements: str
 rejected:
   description: What does not fit the hosts, with C(model), C(shape), C(reason), C(needed_gib), C(available_gib),
     C(nearest_fit) and C(knob).
-  returned: failure, when O(hosts) do not have what is needed
+  returned: failure, when the hosts do not have what is needed
   type: list
   elements: dict
 """
-
-import json
-import re
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import CalibrationError, PlacementError, WishError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import (
-    Calibration,
-    Measurement,
-    read_measurements,
-)
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.facts import check_facts
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
-
-
-def measurements(path: str) -> list[Measurement]:
-    """The measurements in a file.
-
-    :raises CalibrationError: it cannot be read, or holds something else.
-    """
-    try:
-        return read_measurements(json.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise CalibrationError(error.strerror or str(error)) from error
-    except ValueError as error:
-        raise CalibrationError(f"it is no JSON ({error})") from error
-
-
-def main() -> None:
-    """Run the module."""
-    instance = {
-        "id": {"type": "str", "required": True},
-        "model": {"type": "str", "required": True},
-        "gpus": {"type": "list", "elements": "raw", "required": True},
-        "port": {"type": "int", "required": True},
-        "rank": {"type": "int", "default": 0},
-        "master_port": {"type": "int"},
-        "tensor": {"type": "int"},
-    }
-    host = {
-        "name": {"type": "str", "required": True},
-        "address": {"type": "str", "required": True},
-        "gpu_facts": {"type": "dict", "required": True},
-        "instances": {"type": "list", "elements": "dict", "default": [], "options": instance},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "models": {"type": "list", "elements": "raw", "required": True},
-            "hosts": {"type": "list", "elements": "dict", "options": host},
-            "groups": {"type": "dict", "default": {}},
-            "vllm_version": {"type": "str"},
-            "model_facts": {"type": "dict", "default": {}},
-            "calibration": {"type": "path"},
-            "engine_environment": {"type": "dict", "default": {}},
-            "pin_kv_cache": {"type": "bool", "default": True},
-            "base_port": {"type": "int", "default": 8000},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    try:
-        wishes, warnings = read_wishes(
-            given["models"], given["vllm_version"], given["groups"], given["engine_environment"]
-        )
-        check_facts(given["model_facts"])
-        known = measurements(given["calibration"]) if given["calibration"] else []
-        if given["calibration"] and not known:
-            warnings.append(
-                f"The calibration {given['calibration']} has no measurement in it: engines that are pinned, not sized, "
-                "or of vLLM's CPU build tell nothing of the memory there was. Measure with vllm_pin_kv_cache: false."
-            )
-        if given["hosts"] is None:
-            for warning in warnings:
-                module.warn(warning)
-            module.exit_json(changed=False)
-        hosts = [Host.from_dict(facts) for facts in given["hosts"]]
-        version = given["vllm_version"] or DEFAULT_VERSION
-        accounts = Accounts(given["model_facts"], version, Calibration(known), given["engine_environment"])
-        plan = plan_fleet(wishes, hosts, given["base_port"], Sizer(accounts), pin_kv_cache=given["pin_kv_cache"])
-    except WishError as error:
-        count = len(error.problems)
-        places = sorted({re.split(r"[.:\[]", problem)[0] for problem in error.problems}, reverse=True)
-        where = " and ".join(places)
-        module.fail_json(msg=f"{count} mistake{'s' * (count > 1)} in {where}:\n{error}", problems=error.problems)
-    except CalibrationError as error:
-        module.fail_json(msg=f"The calibration {given['calibration']} cannot be used: {error}.")
-    except PlacementError as error:
-        module.fail_json(msg=f"The fleet does not fit its hosts:\n{error}", rejected=error.rejected)
-    plan["warnings"] = warnings + plan["warnings"]
-    module.exit_json(changed=False, plan=plan, table=format_table(plan))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,8 +18,18 @@ seealso:
   - module: gpuhosts.vllm.gpu_facts
   - module: gpuhosts.vllm.driver_facts
 options:
+  plan:
+    description: The fleet plan, which says what is to run on the host. Without one, it is what the models that may run
+      there need at least, the ports that stand in C(vllm_models) and room for the largest model.
+    type: dict
+    default: {}
+  model_facts:
+    description: What M(gpuhosts.vllm.model_facts) returned of the models of the hub, for their sizes.
+    type: dict
+    default: {}
   wanted:
-    description: What is wanted of the host, as P(gpuhosts.vllm.doctor_wanted#filter) returns it.
+    description: What is wanted of the host. The action plugin of this module makes it of the host's variables, O(plan)
+      and O(model_facts); leave it alone.
     type: dict
     required: true
   binding:
@@ -30,17 +40,17 @@ options:
 EXAMPLES = r"""
 - name: Look at the host
   gpuhosts.vllm.host_info:
-    wanted: "{{ inventory_hostname | gpuhosts.vllm.doctor_wanted(hostvars, {}) }}"
-  register: doctor_look
+    plan: "{{ fleet_plan }}"
+  register: look
 
 - name: Judge it
-  ansible.builtin.debug:
-    msg: "{{ [inventory_hostname] | gpuhosts.vllm.diagnosis(hostvars) | gpuhosts.vllm.diagnosis_table }}"
+  gpuhosts.vllm.fleet_diagnosis:
+    looks: "{{ {inventory_hostname: look} }}"
 """
 
 RETURN = r"""
 wanted:
-  description: As it was given.
+  description: What is wanted of the host.
   returned: success
   type: dict
 machine:

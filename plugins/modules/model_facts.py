@@ -17,22 +17,18 @@ requirements:
 extends_documentation_fragment: gpuhosts.vllm.attributes
 options:
   models:
-    description: The models to read.
+    description:
+      - The models to read, as in C(vllm_models); of each C(name), under which its facts are returned, C(source), an
+        absolute path on this host or the id of a model on the hub, and C(revision), a branch, tag or commit on the
+        hub, by default C(main). Nothing else of them matters.
+      - An entry without a name or a source is passed over; M(gpuhosts.vllm.fleet_plan) says what is wrong with it.
     type: list
-    elements: dict
+    elements: raw
     required: true
-    suboptions:
-      name:
-        description: The name under which the facts are returned.
-        type: str
-        required: true
-      source:
-        description: An absolute path on this host, or the id of a model on the hub.
-        type: str
-        required: true
-      revision:
-        description: A branch, tag or commit of a model on the hub, by default C(main); of no meaning for a path.
-        type: str
+  only:
+    description: Read the models that are a V(directory), or those that are on the V(hub); without it both.
+    type: str
+    choices: [directory, hub]
   required:
     description:
       - Whether it is a failure that a model is not there or cannot be read. If not, its facts are C(source) and
@@ -75,9 +71,8 @@ EXAMPLES = r"""
 
 - name: Read the models of the inventory, on the controller and from the hub
   gpuhosts.vllm.model_facts:
-    models: >-
-      {{ vllm_models | map('dict2items') | map('selectattr', 'key', 'in', ['name', 'source', 'revision'])
-      | map('items2dict') }}
+    models: "{{ vllm_models }}"
+    only: hub
     online: true
     token: "{{ vllm_hf_token | default(omit, true) }}"
   delegate_to: localhost
@@ -164,6 +159,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files im
     HubOptions,
     ModelFilesError,
     read_models,
+    sources,
 )
 
 
@@ -171,16 +167,8 @@ def main() -> None:
     """Read the models."""
     module = AnsibleModule(
         argument_spec={
-            "models": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "source": {"type": "str", "required": True},
-                    "revision": {"type": "str"},
-                },
-            },
+            "models": {"type": "list", "elements": "raw", "required": True},
+            "only": {"type": "str", "choices": ["directory", "hub"]},
             "required": {"type": "bool", "default": True},
             "hf_home": {"type": "path"},
             "online": {"type": "bool", "default": False},
@@ -190,8 +178,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     hub = HubOptions(*(module.params[name] for name in ("hf_home", "online", "endpoint", "token")))
+    models = sources(module.params["models"], module.params["only"])
     try:
-        facts = read_models(module.params["models"], hub, required=module.params["required"])
+        facts = read_models(models, hub, required=module.params["required"])
     except ModelFilesError as error:
         module.fail_json(msg=str(error))
     module.exit_json(ansible_facts={"model_facts": facts})

@@ -13,7 +13,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import
 
 from .checks import CHECKS, CONTACT, FAILURE, GPU_HOST, HOST, WARNING, Check, Host
 
-__all__ = ["diagnose", "diagnosis", "remember_gpus", "table"]
+__all__ = ["diagnose", "diagnosis", "table"]
 
 WIDTH, INDENT = 76, 4
 
@@ -88,17 +88,3 @@ def table(verdict: Mapping[str, Any]) -> list[str]:
 def _folded(word: str, text: str, indent: int = INDENT) -> list[str]:
     first, others = " " * indent, " " * (indent + INDENT)
     return textwrap.wrap(word + text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
-
-
-def remember_gpus(gpu_facts: Mapping[str, Any], remembered: Any) -> dict[str, Any]:
-    """What to keep of the GPUs of a host for the next time: those of now, unless there were more of them before.
-
-    ``remembered`` is what this returned then; anything else (no fact, a damaged one) is as good as nothing. So a GPU
-    that goes missing stays missing in every report, until somebody removes the record and thereby says that it is gone
-    for good.
-    """
-    now = [
-        {key: gpu[key] for key in ("index", "uuid", "name", "total_gib")} for gpu in gpu_facts["gpus"] if gpu["uuid"]
-    ]
-    before = list(remembered.get("gpus", ())) if isinstance(remembered, Mapping) else []
-    return {"version": 1, "gpus": now if len(now) >= len(before) else before}

@@ -52,7 +52,7 @@ def test_there_is_something_to_check() -> None:
     assert {"docker_engine", "exporters", "nginx_lb", "nvidia_container_toolkit", "nvidia_driver"} <= set(ROLES)
     assert {"fleet", "prometheus", "vllm"} <= set(ROLES)
     assert {"chat_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
-    assert {"backends", "doctor_wanted", "launches_on", "scrape_targets"} <= set(FILTERS)
+    assert {"backends", "fleet_hosts", "launches_on", "scrape_targets"} <= set(FILTERS)
     assert {template.split("/")[0] for template in TEMPLATES} >= {"nginx_lb", "prometheus", "vllm"}
 
 
@@ -145,17 +145,20 @@ def test_every_template_renders_and_parses(template: str) -> None:
 
 
 def argument_spec(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a module makes its AnsibleModule of, or what an action that decides is given."""
+    """What a module makes its AnsibleModule of, with what its action takes; or what an action that decides is given."""
+    own: dict[str, Any] = {}
     if (ROOT / f"plugins/action/{name}.py").exists():
         action = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.action.{name}").ActionModule
         if issubclass(action, Decision):
             return {"argument_spec": action.SPEC, "supports_check_mode": True}
+        own = getattr(action, "OWN", {})
     module = importlib.import_module(f"ansible_collections.gpuhosts.vllm.plugins.modules.{name}")
     made = Mock(side_effect=SystemExit)
     monkeypatch.setattr(module, "AnsibleModule", made)
     with pytest.raises(SystemExit):
         module.main()
-    return dict(made.call_args.kwargs)
+    arguments = made.call_args.kwargs
+    return {**arguments, "argument_spec": {**arguments["argument_spec"], **own}}
 
 
 def comparable(options: dict[str, Any], below: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["HubOptions", "ModelFilesError", "read_models"]
+__all__ = ["HubOptions", "ModelFilesError", "read_models", "sources"]
 
 HUB = "https://huggingface.co"
 # The names by which vLLM finds the list of shards: of transformers, and of Mistral's own format.
@@ -74,6 +74,20 @@ class _Files(Protocol):
 
     def tensors(self, names: Sequence[str]) -> Iterable[_Tensor]:
         """The headers of safetensors files."""
+
+
+def sources(models: Iterable[Any], only: str | None = None) -> list[dict[str, str]]:
+    """Name, source and revision of models: of all, or of those that are a ``directory`` or on the ``hub``.
+
+    Entries that are wrong are passed over: the planner names them all.
+    """
+    entries = [
+        {key: model[key] for key in ("name", "source", "revision") if isinstance(model.get(key), str)}
+        for model in models
+        if isinstance(model, Mapping)
+    ]
+    found = [entry for entry in entries if {"name", "source"} <= entry.keys()]
+    return [entry for entry in found if only is None or entry["source"].startswith("/") == (only == "directory")]
 
 
 def read_models(

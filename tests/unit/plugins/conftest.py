@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 RunModule = Callable[..., dict[str, Any]]
+RunAction = Callable[..., dict[str, Any]]
 ReadGpus = Callable[[str], dict[str, Any]]
 READ_GPUS = """
 import json
@@ -38,6 +40,17 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> RunModule:
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()
         return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def run_action() -> RunAction:
+    """Run an action that decides, with arguments; returns its result."""
+
+    def run(action: ModuleType, **arguments: Any) -> dict[str, Any]:
+        task = Mock(args=arguments, async_val=0, check_mode=False)
+        return action.ActionModule(task, *[Mock() for _ in range(5)]).run(task_vars={})
 
     return run
 

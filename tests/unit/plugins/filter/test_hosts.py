@@ -14,6 +14,7 @@ HOSTVARS: dict[str, dict[str, Any]] = {
         "fleet_address": "10.0.0.1",
         "ansible_facts": {
             "gpu_facts": {"gpus": []},
+            "model_facts": {"tiny": {"config": {}}},
             "ansible_local": {"gpuhosts_vllm": {"instances": [{"id": "tiny-1"}]}},
         },
     },
@@ -31,6 +32,7 @@ def test_fleet_hosts_are_sorted_and_carry_what_runs_there() -> None:
     records = hosts.fleet_hosts(["gpu2", "gpu1"], HOSTVARS)
     assert [record["name"] for record in records] == ["gpu1", "gpu2"]
     assert [record["instances"] for record in records] == [[{"id": "tiny-1"}], []]
+    assert [record["model_facts"] for record in records] == [{"tiny": {"config": {}}}, {}]
 
 
 def test_a_host_without_gpu_facts_stops_the_plan() -> None:
@@ -48,6 +50,9 @@ def test_a_local_fact_that_cannot_be_read_stops_the_plan() -> None:
 
 
 def test_host_targets_are_labelled_by_host() -> None:
-    assert hosts.host_targets(["gpu2"], HOSTVARS, 9100) == [
-        {"targets": ["203.0.113.2:9100"], "labels": {"host": "gpu2"}}
-    ]
+    one, two = hosts.host_targets(
+        ["gpu2", "gpu1"], HOSTVARS | {"gpu2": HOSTVARS["gpu2"] | {"exporters_node_port": 9101}}
+    )
+    assert one == {"targets": ["10.0.0.1:9100"], "labels": {"host": "gpu1"}}
+    assert two == {"targets": ["203.0.113.2:9101"], "labels": {"host": "gpu2"}}
+    assert hosts.host_targets(["gpu2"], HOSTVARS, 9400)[0]["targets"] == ["203.0.113.2:9400"]

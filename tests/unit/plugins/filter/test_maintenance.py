@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.filter.maintenance import (
     FilterModule,
     gpu_differences,
+    gpus_to_remember,
     left_without_server,
     running_instances,
     server,
@@ -89,3 +90,23 @@ def test_which_models_have_nobody_left(away: list[str], models: list[str]) -> No
 )
 def test_what_has_become_of_the_gpus(now: list[dict[str, Any]], differences: list[str]) -> None:
     assert gpu_differences(now, [gpu(0), gpu(1)]) == differences
+
+
+CARD = {"index": 0, "name": "NVIDIA L40S", "total_gib": 45.0}
+
+
+def gpus(*uuids: str | None) -> dict[str, Any]:
+    return {"gpus": [{**CARD, "uuid": uuid, "lost": uuid is None} for uuid in uuids]}
+
+
+def kept(*uuids: str) -> dict[str, Any]:
+    return {"version": 1, "gpus": [{**CARD, "uuid": uuid} for uuid in uuids]}
+
+
+def test_gpus_are_remembered_until_there_are_as_many_again() -> None:
+    assert gpus_to_remember(gpus("a", "b"), {}) == kept("a", "b")
+    assert gpus_to_remember(gpus("a"), "error loading facts as JSON or ini") == kept("a")
+    assert gpus_to_remember(gpus("a", None), kept("a", "b")) == kept("a", "b")  # None: it is lost
+    assert gpus_to_remember(gpus(), kept("a")) == kept("a")
+    assert gpus_to_remember(gpus("a", "c"), kept("a", "b")) == kept("a", "c")
+    assert gpus_to_remember(gpus("a", "b", "c"), kept("a", "b")) == kept("a", "b", "c")

@@ -57,16 +57,21 @@ def test_without_any_binding_the_package_is_named(run_module: RunModule, monkeyp
     assert "nvidia-ml-py" in run_module(host_info, wanted=GPUS)["msg"]
 
 
-def test_the_action_notes_the_time_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_action_says_what_is_wanted_and_notes_the_time_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     times = iter([10.0, 12.0])
     monkeypatch.setattr(action.time, "time", lambda: next(times))
     execute = Mock(return_value={"machine": {}})
-    plugin = action.ActionModule(Mock(args={"wanted": PLAIN}), *[Mock() for _ in range(5)])
+    plugin = action.ActionModule(Mock(args={}), *[Mock() for _ in range(5)])
     monkeypatch.setattr(plugin, "_execute_module", execute)
-    assert plugin.run(task_vars={}) == {"machine": {}, "asked_epoch": [10.0, 12.0]}
+    hostvars = {"mon1": {"group_names": ["monitoring"]}}
+    assert plugin.run(task_vars={"inventory_hostname": "mon1", "hostvars": hostvars}) == {
+        "machine": {},
+        "asked_epoch": [10.0, 12.0],
+    }
     name, arguments = execute.call_args.args
-    assert (name, arguments) == ("gpuhosts.vllm.host_info", {"binding": nvml.pack_binding(), "wanted": PLAIN})
+    assert (name, arguments["binding"]) == ("gpuhosts.vllm.host_info", nvml.pack_binding())
+    assert [port["number"] for port in arguments["wanted"]["ports"]] == [9100, 9090]
 
 
 @pytest.mark.parametrize("options", [[], ["--check", "--diff", "--limit", "gpu*:lb1"]])

@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import CHECKS, FAILURE, WARNING, Host
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose, remember_gpus, table
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose, table
 
 UNREACHABLE = {
     "code": "unreachable",
@@ -69,23 +69,3 @@ def test_the_table() -> None:
         "not judged on gpu10: acs_enabled, port_taken",
         "2 hosts, 1 failure, 1 warning; root reads more: --become",
     ]
-
-
-CARD = {"index": 0, "name": "NVIDIA L40S", "total_gib": 45.0}
-
-
-def gpus(*uuids: str | None) -> dict[str, Any]:
-    return {"gpus": [{**CARD, "uuid": uuid, "lost": uuid is None} for uuid in uuids]}
-
-
-def kept(*uuids: str) -> dict[str, Any]:
-    return {"version": 1, "gpus": [{**CARD, "uuid": uuid} for uuid in uuids]}
-
-
-def test_gpus_are_remembered_until_there_are_as_many_again() -> None:
-    assert remember_gpus(gpus("a", "b"), {}) == kept("a", "b")
-    assert remember_gpus(gpus("a"), "error loading facts as JSON or ini") == kept("a")
-    assert remember_gpus(gpus("a", None), kept("a", "b")) == kept("a", "b")  # None: it is lost
-    assert remember_gpus(gpus(), kept("a")) == kept("a")
-    assert remember_gpus(gpus("a", "c"), kept("a", "b")) == kept("a", "c")
-    assert remember_gpus(gpus("a", "b", "c"), kept("a", "b")) == kept("a", "b", "c")

@@ -162,6 +162,15 @@ def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
         model_files.read_models(models, HubOptions())
 
 
+def test_directories_and_ids_are_told_apart_and_wrong_entries_passed_over() -> None:
+    first = {"name": "a", "source": "/srv/a"}
+    second = {"name": "b", "source": "owner/b", "revision": "abc"}
+    models = [first | {"replicas": 2}, second, {"name": "c"}, "d"]
+    assert model_files.sources(models) == [first, second]
+    assert model_files.sources(models, "directory") == [first]
+    assert model_files.sources(models, "hub") == [second]
+
+
 # In the hub's cache
 
 

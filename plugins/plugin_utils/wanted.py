@@ -1,4 +1,4 @@
-"""What is wanted of a host, for the doctor to judge it by, and what is remembered of its GPUs."""
+"""What is wanted of a host, for the doctor to judge it by; private to the collection."""
 
 from __future__ import annotations
 
@@ -6,41 +6,33 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpuhosts.vllm.plugins.filter.hosts import HostVars, address
-from ansible_collections.gpuhosts.vllm.plugins.filter.models import known_models, model_sources
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Disk, Port, Wanted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import sources
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import remember_gpus
 
-# What the roles take where the inventory says nothing; a test holds it against their defaults.
-DEFAULTS: dict[str, Any] = {
-    "nginx_lb_listen": ["80"],
-    "prometheus_listen_address": "127.0.0.1:9090",
-    "vllm_python": "/usr/bin/python3",
-    "vllm_root": "/opt/vllm",
-    "vllm_state_dir": "/var/lib/vllm",
-    "vllm_version": DEFAULT_VERSION,
-}
+from .hosts import DEFAULTS, address, setting
+
+__all__ = ["wanted"]
+
 BASE_PORT = 8000  # of engines, where the planner gives the port
-NODE_EXPORTER_PORT = 9100
 NGINX_STATUS = "127.0.0.1:8080"
 SHM_GIB = 2.0  # NCCL, and 160 MiB of vLLM's own for every engine; vLLM's Kubernetes guide gives 2 GiB
 OTHERS_GIB = 2.0
 
 
-def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What the inventory wants of a host, as the module host_info takes it.
+def wanted(
+    name: str, variables: Mapping[str, Any], plan: Mapping[str, Any], model_facts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the inventory wants of a host with these variables, as the module host_info takes it.
 
     With a plan (empty: there is none) that is what the plan puts on the host; without one it is what the models that
     may run there need at least: the ports that stand in vllm_models, and room for the largest model.
     """
-    variables = hostvars[name]
-    settings = {key: variables.get(key, default) for key, default in DEFAULTS.items()}
+    settings = {key: setting(key, variables) for key in DEFAULTS}
     groups = variables["group_names"]
     gpus = "gpu_hosts" in groups
-    own = address(name, hostvars)
+    own = address(name, variables)
     instances = [part for part in plan.get("instances", ()) if any(node["host"] == name for node in part["nodes"])]
     wishes = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)] if gpus else []
     if plan:
@@ -52,7 +44,7 @@ def doctor_wanted(name: str, hostvars: HostVars, plan: Mapping[str, Any]) -> dic
         models = [model for model in wishes if _may_run_on(model, {name, *groups})]
         numbers = {int(model.get("port") or BASE_PORT) for model in models}
         spans = any(map(_may_span, models))
-    sizes = {model: facts.get("safetensors_bytes") for model, facts in known_models(hostvars, hostvars).items()}
+    sizes = {model: facts.get("safetensors_bytes") for model, facts in model_facts.items()}
     disks = [Disk("/var", OTHERS_GIB, "packages, logs and metrics")]
     disks += _model_disks(models, sizes, settings["vllm_state_dir"], largest=not plan)
     if gpus:
@@ -87,7 +79,7 @@ def _engine_port(number: int, own: str) -> Port:
 
 
 def _service_ports(groups: Sequence[str], settings: Mapping[str, Any], own: str) -> Iterator[Port]:
-    yield Port(NODE_EXPORTER_PORT, ("prometheus-node-exporter.service",), "node_exporter", own)
+    yield Port(int(settings["exporters_node_port"]), ("prometheus-node-exporter.service",), "node_exporter", own)
     if "load_balancers" in groups:
         for listen in [*settings["nginx_lb_listen"], NGINX_STATUS]:
             place = str(listen).split()[0]
@@ -118,19 +110,8 @@ def _model_disks(
             purpose=f"model {model['name']}",
             parts=f"{cache}/models--{model['source'].replace('/', '--')}/blobs",
         )
-        for model in model_sources(models, "hub")
+        for model in sources(models, "hub")
     ]
     if largest and all(disk.gib is not None for disk in disks):
         return sorted(disks, key=lambda disk: disk.gib or 0.0)[-1:]
     return disks
-
-
-class FilterModule:
-    """Registers the filters with Ansible."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filters by name."""
-        return {
-            "doctor_wanted": doctor_wanted,
-            "gpus_to_remember": remember_gpus,
-        }

@@ -1,4 +1,4 @@
-"""Filters with which plan.yml gathers what the planner is told of models and, where there are none, of hosts."""
+"""GPU hosts that are only described, as the planner takes them; private to the collection."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.catalogue import CATALOGUE, GpuType, gpu_type
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.options import did_you_mean
+from .._errors import WishError
+from .._memory.catalogue import CATALOGUE, GpuType, gpu_type
+from .._wishes.options import did_you_mean
+
+__all__ = ["described_hosts"]
 
 MOST_GPUS = 64
 _KEYS = ("name", "address", "gpus")
@@ -16,60 +18,38 @@ _HOW = "Write {name: gpu1, gpus: '8 x H100 80GB HBM3, NVLink'}, or '2 x RTX 4090
 _PART = re.compile(r"\s*(\d{1,9})\s*x\s+([^,]+?)\s*(?:,\s*(nvlink|pcie)\s*)?", re.IGNORECASE)
 
 
-def model_sources(models: Any, place: str) -> list[dict[str, Any]]:
-    """The models that are a ``directory`` or on the ``hub``, as the module model_facts wants them.
-
-    Entries that are wrong are passed over: fleet_plan names them all.
-    """
-    entries = [
-        {key: model[key] for key in ("name", "source", "revision") if isinstance(model.get(key), str)}
-        for model in (models if isinstance(models, list) else [])
-        if isinstance(model, Mapping)
-    ]
-    found = [entry for entry in entries if {"name", "source"} <= entry.keys()]
-    return [entry for entry in found if entry["source"].startswith("/") == (place == "directory")]
-
-
-def known_models(names: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The facts of every model that any of the hosts has read, of the first that could; else why it could not."""
-    known: dict[str, dict[str, Any]] = {}
-    for name in names:
-        for model, facts in hostvars[name].get("ansible_facts", {}).get("model_facts", {}).items():
-            if "config" not in known.get(model, {}) and ("config" in facts or model not in known):
-                known[model] = facts
-    return known
-
-
-def described_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Hosts that are only described, as fleet_plan wants them: ``{name: gpu1, gpus: "8 x H100 80GB HBM3, NVLink"}``.
+def described_hosts(hosts: Iterable[Any]) -> list[dict[str, Any]]:
+    """The records of hosts such as ``{name: gpu1, gpus: "8 x H100 80GB HBM3, NVLink"}``.
 
     Without a link in the text it is the one that the type of GPU usually has. Several types are joined by ``+``.
 
-    :raises AnsibleFilterError: a description that cannot be read, or a GPU that is not in the catalogue.
+    :raises WishError: a description that cannot be read, or a GPU that is not in the catalogue.
     """
-    if isinstance(hosts, (str, Mapping)):
-        raise AnsibleFilterError(f"fleet_described_hosts is no list of hosts: {hosts!r}. {_HOW}")
     described = [_described(host) for host in hosts]
     names = [host["name"] for host in described]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise AnsibleFilterError(f"fleet_described_hosts has two hosts called {twice!r}; give each a name of its own.")
+        raise _wrong(f"two hosts are called {twice!r}; give each a name of its own.")
     return described
+
+
+def _wrong(problem: str) -> WishError:
+    return WishError([f"fleet_described_hosts: {problem}"])
 
 
 def _described(host: Any) -> dict[str, Any]:
     if not isinstance(host, Mapping):
-        raise AnsibleFilterError(f"{host!r} is no description of a host. {_HOW}")
+        raise _wrong(f"{host!r} is no description of a host. {_HOW}")
     for key in host:
         if key not in _KEYS:
             hint = did_you_mean(str(key), _KEYS) or f"; there are {', '.join(_KEYS)}."
-            raise AnsibleFilterError(f"{dict(host)!r}: unknown key {str(key)!r} in the description of a host{hint}")
+            raise _wrong(f"{dict(host)!r}: unknown key {str(key)!r} in the description of a host{hint}")
     parts = [_PART.fullmatch(part) for part in str(host.get("gpus", "")).split("+")]
     if not host.get("name") or None in parts:
-        raise AnsibleFilterError(f"{dict(host)!r} is no description of a host. {_HOW}")
+        raise _wrong(f"{dict(host)!r} is no description of a host. {_HOW}")
     number = sum(int(part.group(1)) for part in parts if part)
     if not 0 < number <= MOST_GPUS:
-        raise AnsibleFilterError(f"{host['name']}: {number} GPUs are no host; there are 1 to {MOST_GPUS} in one.")
+        raise _wrong(f"{host['name']}: {number} GPUs are no host; there are 1 to {MOST_GPUS} in one.")
     gpus: list[dict[str, Any]] = []
     linked: dict[str, list[list[int]]] = {"nvlink": [], "pcie": []}
     for count, name, link in (part.groups() for part in parts if part):
@@ -92,20 +72,18 @@ def _described(host: Any) -> dict[str, Any]:
 def _known(name: str, host: str) -> GpuType:
     kind = gpu_type(name)
     if re.search(r"\bmig\b|-\d+[abcq]\b", name, re.IGNORECASE):
-        raise AnsibleFilterError(
-            f"{host}: {name!r} is a part of a GPU; only whole ones are planned. Name the whole GPU."
-        )
+        raise _wrong(f"{host}: {name!r} is a part of a GPU; only whole ones are planned. Name the whole GPU.")
     stated = re.search(r"\b(\d+) ?GB\b", name, re.IGNORECASE)
     # GH200 is called after the memory of its CPU.
     if kind.known and stated and "GH200" not in kind.name and not _near(int(stated.group(1)), kind.marketing_gb):
-        raise AnsibleFilterError(
+        raise _wrong(
             f"{host}: there is no {name!r} in the catalogue of this collection; the nearest is {kind.name!r} with "
             f"{kind.marketing_gb} GB."
         )
     if not kind.known:
         names = sorted({known.name for known in CATALOGUE})
         hint = did_you_mean(name, names) or f"; there are {', '.join(names)}."
-        raise AnsibleFilterError(f"{host}: there is no GPU called {name!r} in the catalogue of this collection{hint}")
+        raise _wrong(f"{host}: there is no GPU called {name!r} in the catalogue of this collection{hint}")
     return kind
 
 
@@ -118,11 +96,3 @@ def _facts(name: str, kind: GpuType) -> dict[str, Any]:
     """What gpu_facts would return of a GPU, as far as a name tells."""
     capability = ".".join(map(str, kind.compute_capability))
     return {"name": name, "total_gib": kind.total_gib, "compute_capability": capability}
-
-
-class FilterModule:
-    """Registers the filters with Ansible."""
-
-    def filters(self) -> dict[str, Any]:
-        """The filters by name."""
-        return {"described_hosts": described_hosts, "known_models": known_models, "model_sources": model_sources}

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.gpuhosts.vllm.plugins.filter import diagnosis as doctor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Machine, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnosis
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.hosts import DEFAULTS
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.wanted import wanted as wanted_of
 
 ROOT = Path(__file__).resolve().parents[4]
 MODELS = [
@@ -21,7 +22,6 @@ MODELS = [
 ]
 SIZES = {"small": {"config": {}, "safetensors_bytes": 2 * GIB}, "large": {"config": {}, "safetensors_bytes": 9 * GIB}}
 HOSTVARS: dict[str, dict[str, Any]] = {
-    "localhost": {"ansible_facts": {"model_facts": SIZES}},
     "gpu1": {"group_names": ["gpu_hosts"], "ansible_host": "10.0.0.1", "vllm_models": MODELS},
     "lb1": {
         "group_names": ["load_balancers"],
@@ -38,9 +38,9 @@ def instance(model: str, port: int, **gpus: list[int]) -> dict[str, Any]:
     return {"id": f"{model}-1", "model": model, "endpoint": {"host": nodes[0]["host"], "port": port}, "nodes": nodes}
 
 
-def wanted(name: str, plan: dict[str, Any], hostvars: dict[str, Any] = HOSTVARS) -> Wanted:
+def wanted(name: str, plan: dict[str, Any], sizes: dict[str, Any] = SIZES, **variables: Any) -> Wanted:
     """Through the JSON in which it travels."""
-    return Wanted.from_dict(json.loads(json.dumps(doctor.doctor_wanted(name, hostvars, plan))))
+    return Wanted.from_dict(json.loads(json.dumps(wanted_of(name, HOSTVARS[name] | variables, plan, sizes))))
 
 
 def ports(want: Wanted) -> list[tuple[str, str | None, int]]:
@@ -48,13 +48,13 @@ def ports(want: Wanted) -> list[tuple[str, str | None, int]]:
 
 
 def test_the_defaults_are_those_of_the_roles() -> None:
-    roles = ("nginx_lb", "prometheus", "vllm")
+    roles = ("exporters", "nginx_lb", "prometheus", "vllm")
     defaults = {
         k: v
         for role in roles
         for k, v in yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()).items()
     }
-    assert {name: defaults[name] for name in doctor.DEFAULTS} == doctor.DEFAULTS
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
 
 
 def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model() -> None:
@@ -85,7 +85,7 @@ def test_an_instance_on_several_gpus_needs_shared_memory_wherever_it_answers() -
 
 
 def test_a_model_whose_size_is_not_known_may_be_the_largest() -> None:
-    want = wanted("gpu1", {}, HOSTVARS | {"localhost": {}})
+    want = wanted("gpu1", {}, {})
     assert [(disk.purpose, disk.gib) for disk in want.disks[1:-1]] == [("model small", None), ("model large", None)]
 
 
@@ -94,7 +94,7 @@ def test_a_model_whose_size_is_not_known_may_be_the_largest() -> None:
 )
 def test_a_model_that_may_not_run_there_wants_nothing(hosts: Any, runs: bool) -> None:
     model = {"name": "a", "source": "/srv/a", "port": 9000, "hosts": hosts}
-    want = wanted("gpu1", {}, {"gpu1": HOSTVARS["gpu1"] | {"vllm_models": [model]}})
+    want = wanted("gpu1", {}, {}, vllm_models=[model])
     assert [port.number for port in want.ports] == ([9100, 9000] if runs else [9100])
 
 
@@ -104,7 +104,7 @@ def test_a_model_that_may_not_run_there_wants_nothing(hosts: Any, runs: bool) ->
 )
 def test_without_a_plan_several_gpus_where_they_may_be(parallelism: Any, several: bool) -> None:
     model = {"name": "a", "source": "/srv/a", "parallelism": parallelism}
-    want = wanted("gpu1", {}, {"gpu1": HOSTVARS["gpu1"] | {"vllm_models": [model]}})
+    want = wanted("gpu1", {}, {}, vllm_models=[model])
     assert (want.several_gpus, want.shm_gib) == (several, 2.0 if several else 0.0)
 
 

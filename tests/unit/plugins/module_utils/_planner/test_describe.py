@@ -1,4 +1,4 @@
-"""What the planner is told of models, and of hosts that are only described."""
+"""Hosts that are only described."""
 
 from __future__ import annotations
 
@@ -6,42 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.filter.models import FilterModule
-
-FILTERS = FilterModule().filters()
-
-
-def test_directories_and_ids_are_told_apart_and_wrong_entries_passed_over() -> None:
-    models: list[Any] = [
-        {"name": "a", "source": "/srv/a", "replicas": 2},
-        {"name": "b", "source": "owner/b", "revision": "abc"},
-        {"name": "c"},
-        "d",
-    ]
-    assert FILTERS["model_sources"](models, "directory") == [{"name": "a", "source": "/srv/a"}]
-    assert FILTERS["model_sources"](models, "hub") == [{"name": "b", "source": "owner/b", "revision": "abc"}]
-    assert FILTERS["model_sources"]("nonsense", "hub") == []
-
-
-def test_the_first_host_that_has_a_model_counts() -> None:
-    def host(**facts: Any) -> dict[str, Any]:
-        return {"ansible_facts": {"model_facts": facts}}
-
-    hostvars = {
-        "gpu1": host(a={"problem": "not on gpu1"}, b={"problem": "first"}),
-        "gpu2": host(a={"config": {"x": 2}}, b={"problem": "second"}),
-        "gpu3": host(a={"config": {"x": 3}}),
-        "localhost": {},
-    }
-    assert FILTERS["known_models"](sorted(hostvars), hostvars) == {
-        "a": {"config": {"x": 2}},
-        "b": {"problem": "first"},
-    }
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import WishError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.describe import described_hosts
 
 
 def test_a_host_is_described_by_its_gpus() -> None:
-    first, second = FILTERS["described_hosts"](
+    first, second = described_hosts(
         [
             {"name": "gpu1", "gpus": "2 x H100 80GB HBM3, NVLink", "address": "10.0.0.1"},
             {"name": "gpu2", "gpus": "1 x L40S"},
@@ -68,7 +38,7 @@ def test_a_host_is_described_by_its_gpus() -> None:
     ],
 )
 def test_several_types_in_one_host(gpus: str, link: str, domains: list[list[int]]) -> None:
-    (host,) = FILTERS["described_hosts"]([{"name": "gpu1", "gpus": gpus}])
+    (host,) = described_hosts([{"name": "gpu1", "gpus": gpus}])
     facts = host["gpu_facts"]
     assert (facts["link"], facts["domains"]) == (link, domains)
     assert [gpu["index"] for gpu in facts["gpus"]] == sorted(index for domain in domains for index in domain)
@@ -107,12 +77,10 @@ def test_several_types_in_one_host(gpus: str, link: str, domains: list[list[int]
     ],
 )
 def test_what_cannot_be_described_is_said(host: Any, message: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=re.escape(message)):
-        FILTERS["described_hosts"]([host])
+    with pytest.raises(WishError, match=re.escape(message)):
+        described_hosts([host])
 
 
-def test_hosts_that_are_no_list_and_two_of_one_name_are_told() -> None:
-    with pytest.raises(AnsibleFilterError, match="fleet_described_hosts is no list of hosts: '8 x H100'"):
-        FILTERS["described_hosts"]("8 x H100")
-    with pytest.raises(AnsibleFilterError, match="two hosts called 'gpu1'"):
-        FILTERS["described_hosts"]([{"name": "gpu1", "gpus": "1 x L4"}] * 2)
+def test_two_of_one_name_are_told() -> None:
+    with pytest.raises(WishError, match="fleet_described_hosts: two hosts are called 'gpu1'"):
+        described_hosts([{"name": "gpu1", "gpus": "1 x L4"}] * 2)
