@@ -22,14 +22,14 @@ SAME_MEMORY_GIB = 0.5  # between two versions of the driver its own reserve diff
 def running_instances(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
     """The instances that the hosts' local facts tell of, whatever the inventory wishes by now.
 
-    :returns: by id, each with ``id``, ``model``, ``hosts`` and ``endpoint`` (``host``, ``address`` and ``port``).
+    :returns: by id, each with ``id``, ``model``, ``host_names`` and ``endpoint`` (``host``, ``address`` and ``port``).
     """
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(names):
         placed = hostvars[name].get("ansible_facts", {}).get("ansible_local", {}).get("gpuhosts_vllm", {})
         for entry in placed.get("instances", []):
-            instance = found.setdefault(entry["id"], {"id": entry["id"], "model": entry["model"], "hosts": []})
-            instance["hosts"].append(name)
+            instance = found.setdefault(entry["id"], {"id": entry["id"], "model": entry["model"], "host_names": []})
+            instance["host_names"].append(name)
             if entry.get("rank", 0) == 0:
                 instance["endpoint"] = {"host": name, "address": address(name, hostvars), "port": entry["port"]}
     return [found[name] for name in sorted(found)]
@@ -44,7 +44,9 @@ def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterabl
     """Models of which no instance is left when these hosts are away."""
     away = set(without)
     models = {instance["model"] for instance in instances}
-    return sorted(models - {instance["model"] for instance in instances if not away.intersection(instance["hosts"])})
+    return sorted(
+        models - {instance["model"] for instance in instances if not away.intersection(instance["host_names"])}
+    )
 
 
 def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:

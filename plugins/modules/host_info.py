@@ -172,7 +172,7 @@ def _look(module: AnsibleModule) -> dict[str, object]:
     )
 
     wanted = Wanted.from_dict(module.params["wanted"])
-    if not wanted.gpus:
+    if not wanted.gpu_host:
         return {"gpu": None, "driver": None, "machine": read_machine(wanted).to_dict()}
     if module.params["binding"]:
         unpack_binding(module.params["binding"], module.tmpdir)

@@ -64,7 +64,7 @@ def _checks_for(host: Host) -> list[Check]:
     if any(check.judge(host) for check in CHECKS if check.scope == CONTACT):
         scopes = {CONTACT}
     else:
-        scopes = {CONTACT, HOST, GPU_HOST} if host.wanted.gpus else {CONTACT, HOST}
+        scopes = {CONTACT, HOST, GPU_HOST} if host.wanted.gpu_host else {CONTACT, HOST}
     return [check for check in CHECKS if check.scope in scopes]
 
 

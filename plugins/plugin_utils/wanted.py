@@ -31,10 +31,10 @@ def wanted(
     """
     settings = {key: setting(key, variables) for key in DEFAULTS}
     groups = variables["group_names"]
-    gpus = "gpu_hosts" in groups
+    gpu_host = "gpu_hosts" in groups
     own = address(name, variables)
     instances = [part for part in plan.get("instances", ()) if any(node["host"] == name for node in part["nodes"])]
-    wishes = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)] if gpus else []
+    wishes = [model for model in variables.get("vllm_models", []) if isinstance(model, Mapping)] if gpu_host else []
     if plan:
         models = [model for model in wishes if model.get("name") in {part["model"] for part in instances}]
         numbers = {part["endpoint"]["port"] for part in instances if part["endpoint"]["host"] == name}
@@ -47,12 +47,12 @@ def wanted(
     sizes = {model: facts.get("safetensors_bytes") for model, facts in model_facts.items()}
     disks = [Disk("/var", OTHERS_GIB, "packages, logs and metrics")]
     disks += _model_disks(models, sizes, settings["vllm_state_dir"], largest=not plan)
-    if gpus:
+    if gpu_host:
         root = settings["vllm_root"]
         release = requirements_of(settings["vllm_version"]) or REQUIREMENTS[-1]
         disks.append(Disk(root, release.disk_gib, f"vLLM {settings['vllm_version']}", done=f"{root}/current"))
     return Wanted(
-        gpus=gpus,
+        gpu_host=gpu_host,
         several_gpus=spans,
         shm_gib=SHM_GIB if spans else 0.0,
         vllm_version=settings["vllm_version"],

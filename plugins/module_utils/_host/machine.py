@@ -65,7 +65,7 @@ class Disk:
 class Wanted:
     """What the inventory, and the plan where there is one, want of a host."""
 
-    gpus: bool = False  # it is to serve models
+    gpu_host: bool = False  # it is to serve models
     several_gpus: bool = False  # one instance may span several of its GPUs
     shm_gib: float = 0.0  # shared memory that its instances need, when it has several GPUs
     vllm_version: str = ""
@@ -193,7 +193,7 @@ def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path(
         "listeners": _listeners(root, {port.number for port in wanted.ports}),
         "spaces": tuple(_space(root, disk) for disk in wanted.disks),
     }
-    if wanted.gpus:
+    if wanted.gpu_host:
         devices = [root / "sys/bus/pci/devices" / kernel_name(gpu.pci_bus_id) for gpu in gpus if gpu.pci_bus_id]
         pids = sorted({process.pid for gpu in gpus for process in gpu.processes})
         machine.update(

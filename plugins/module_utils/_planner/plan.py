@@ -54,7 +54,7 @@ def plan_fleet(
     choices: dict[str, Choice] = {}
     rejected = []
     for wish in wishes:
-        allowed = [site for site in sites.values() if wish.hosts is None or site.host in wish.hosts]
+        allowed = [site for site in sites.values() if wish.host_names is None or site.host in wish.host_names]
         if not possible(wish.parallelism or Parallelism(), allowed):
             rejected.append(too_large(wish, allowed, hosts))  # whatever it weighs
             continue
@@ -109,7 +109,7 @@ def plan_fleet(
 def _rollout(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> list[list[str]]:
     """Waves of the planned instances. What runs now is not looked at, so that a second run gives the same."""
     planned = [
-        {"id": instance["id"], "model": instance["model"], "hosts": [node["host"] for node in instance["nodes"]]}
+        {"id": instance["id"], "model": instance["model"], "host_names": [node["host"] for node in instance["nodes"]]}
         for instance in instances
     ]
     return rollout_waves(planned, hosts)

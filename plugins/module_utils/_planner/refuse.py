@@ -137,7 +137,9 @@ def too_large(wish: Wish, sites: Sequence[Site], hosts: Sequence[Host]) -> dict[
     each = " for every stage" if parallelism.pipeline > 1 else ""
     needs = f"one instance ({shape}) needs {counted(parallelism.tensor, 'GPU')} of one host{linked}{each}"
     if not largest:
-        names = ", ".join(some([host.name for host in hosts if wish.hosts is None or host.name in wish.hosts]))
+        names = ", ".join(
+            some([host.name for host in hosts if wish.host_names is None or host.name in wish.host_names])
+        )
         return _rejected(
             wish,
             shape,

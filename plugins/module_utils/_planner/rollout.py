@@ -27,7 +27,7 @@ SHARE = 4  # one in so many instances of a model may be away at a time
 def rollout_waves(instances: Sequence[Mapping[str, Any]], host_names: Iterable[str]) -> list[list[str]]:
     """Waves of the hosts in ``host_names``, every one of them once; by name inside a wave.
 
-    ``instances`` are those that serve, or are planned, on whatever hosts: ``id``, ``model`` and ``hosts`` (names) of
+    ``instances`` are those that serve, or are planned, on whatever hosts: ``id``, ``model`` and ``host_names`` of
     each. They count as replicas also where their hosts are not to be changed. In whatever order both come, equal ones
     give equal waves. One that is given twice, as it runs and as it is planned, has the hosts of both.
     """
@@ -35,7 +35,7 @@ def rollout_waves(instances: Sequence[Mapping[str, Any]], host_names: Iterable[s
     model_of = {str(instance["id"]): str(instance["model"]) for instance in instances}
     hosts_of: dict[str, set[str]] = defaultdict(set)
     for instance in instances:
-        hosts_of[str(instance["id"])].update(instance["hosts"])
+        hosts_of[str(instance["id"])].update(instance["host_names"])
     number = Counter(model_of.values())
     loads = _loads(model_of, hosts_of, names)
     waves: list[tuple[list[str], Counter[str]]] = []

@@ -57,7 +57,7 @@ class Wish:
     runtime: str = "systemd"
     executor: str | None = None
     port: int | None = None
-    hosts: frozenset[str] | None = None  # None: every GPU host
+    host_names: frozenset[str] | None = None  # None: every GPU host
     lora: tuple[str, ...] = ()
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
@@ -123,6 +123,7 @@ def _entry(
         problems.append(f"{where}.kv_cache_dtype: {wrong_dtype}")
     if values.get("hosts") is not None and groups:
         values["hosts"] = _members(values["hosts"], groups, f"{where}.hosts", problems)
+    values["host_names"] = values.pop("hosts", None)
     return {**values, "where": where, "extra_args": arguments}
 
 
@@ -146,11 +147,11 @@ def _members(
     names: Iterable[str], groups: Mapping[str, Iterable[str]], where: str, problems: list[str]
 ) -> frozenset[str]:
     """The hosts that a list of groups and hosts means."""
-    hosts = {host for members in groups.values() for host in members}
+    host_names = {name for members in groups.values() for name in members}
     found: set[str] = set()
     for name in sorted(names):
-        if name not in groups and name not in hosts:
-            hint = did_you_mean(name, hosts.union(groups)) or "; name a group or a host of the inventory."
+        if name not in groups and name not in host_names:
+            hint = did_you_mean(name, host_names.union(groups)) or "; name a group or a host of the inventory."
             problems.append(f"{where}: {name!r} is no group and no host of the inventory{hint}")
         found.update(groups.get(name, [name]))
     return frozenset(found)

@@ -68,7 +68,7 @@ class Patient:
         self.python = ""  # instead of the one that runs the tests
         self.contact: dict[str, Any] = {}  # what is wrong with the way to it
         self.wanted = Wanted(
-            gpus=True,
+            gpu_host=True,
             several_gpus=True,
             shm_gib=0.001,
             vllm_version="0.33.0",

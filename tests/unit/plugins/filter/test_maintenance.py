@@ -41,10 +41,10 @@ def endpoint(host: str, port: int) -> dict[str, Any]:
 
 def test_the_local_facts_tell_what_runs() -> None:
     assert running_instances(FLEET, FLEET) == [
-        {"id": "giant-1", "model": "giant", "hosts": ["gpu1", "gpu2"], "endpoint": endpoint("gpu1", 8002)},
-        {"id": "small-1", "model": "small", "hosts": ["gpu1"], "endpoint": endpoint("gpu1", 8000)},
-        {"id": "small-2", "model": "small", "hosts": ["gpu1"], "endpoint": endpoint("gpu1", 8001)},
-        {"id": "small-3", "model": "small", "hosts": ["gpu2"], "endpoint": endpoint("gpu2", 8000)},
+        {"id": "giant-1", "model": "giant", "host_names": ["gpu1", "gpu2"], "endpoint": endpoint("gpu1", 8002)},
+        {"id": "small-1", "model": "small", "host_names": ["gpu1"], "endpoint": endpoint("gpu1", 8000)},
+        {"id": "small-2", "model": "small", "host_names": ["gpu1"], "endpoint": endpoint("gpu1", 8001)},
+        {"id": "small-3", "model": "small", "host_names": ["gpu2"], "endpoint": endpoint("gpu2", 8000)},
     ]
 
 

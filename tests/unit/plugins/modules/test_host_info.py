@@ -21,7 +21,7 @@ from ansible_collections.gpuhosts.vllm.plugins.modules import host_info
 from tests.unit.plugins.conftest import ROOT, RunModule
 
 PLAIN = Wanted().to_dict()
-GPUS = Wanted(gpus=True, vllm_python=sys.executable).to_dict()
+GPUS = Wanted(gpu_host=True, vllm_python=sys.executable).to_dict()
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def test_a_host_without_gpus_is_judged_by_what_is_true_of_every_host() -> None:
 
 
 def test_a_host_that_cannot_be_reached_is_one_failure() -> None:
-    verdict = diagnose([Host("gpu2", unreachable="Connection refused", wanted=Wanted(gpus=True)), lb()])
+    verdict = diagnose([Host("gpu2", unreachable="Connection refused", wanted=Wanted(gpu_host=True)), lb()])
     assert not verdict["ok"]
     assert verdict["failures"] == [UNREACHABLE]
     assert (verdict["summary"], verdict["not_judged"]) == ("2 hosts, 1 failure, 0 warnings", [])

@@ -66,7 +66,7 @@ def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model(
     ]
     assert [(disk.purpose, disk.gib) for disk in want.disks[1:]] == [("model large", 9.0), ("vLLM 0.33.0", 12.0)]
     assert want.disks[1].parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
-    assert (want.gpus, want.several_gpus, want.shm_gib) == (True, True, 2.0)
+    assert (want.gpu_host, want.several_gpus, want.shm_gib) == (True, True, 2.0)
 
 
 def test_with_a_plan_what_it_puts_there() -> None:
@@ -117,7 +117,7 @@ def test_hosts_of_services() -> None:
         ("NGINX", "127.0.0.1", 8080),
     ]
     assert ports(wanted("mon1", {}))[1:] == [("Prometheus", "10.0.0.3", 9091)]
-    assert not wanted("mon1", {}).gpus
+    assert not wanted("mon1", {}).gpu_host
     assert [(disk.path, disk.gib) for disk in wanted("mon1", {}).disks] == [("/var", 2.0)]
 
 

@@ -51,7 +51,7 @@ def test_a_socket_of_this_very_process(listening: int) -> None:
 
 
 def test_this_machine_is_read_whole() -> None:
-    wanted = Wanted(gpus=True, vllm_python=sys.executable, disks=(Disk("/nowhere/at/all", 1.0, "a model"),))
+    wanted = Wanted(gpu_host=True, vllm_python=sys.executable, disks=(Disk("/nowhere/at/all", 1.0, "a model"),))
     machine = read_machine(wanted)
     assert machine.python == machine.vllm_python
     assert machine.memlock

@@ -15,7 +15,7 @@ HOSTS = [f"gpu{number}" for number in range(1, 9)]
 
 
 def instance(name: str, *hosts: str) -> dict[str, Any]:
-    return {"id": name, "model": name.rpartition("-")[0], "hosts": list(hosts)}
+    return {"id": name, "model": name.rpartition("-")[0], "host_names": list(hosts)}
 
 
 def replicas(model: str, *hosts: str) -> list[dict[str, Any]]:
@@ -94,20 +94,22 @@ def test_the_promises(fleet: tuple[list[dict[str, Any]], list[str]], chance: Any
     assert sorted(host for wave in waves for host in wave) == sorted(names), "every host once"
     assert all(waves)
     number = Counter(one["model"] for one in instances)
-    busy = {host for one in instances for host in one["hosts"]}
+    busy = {host for one in instances for host in one["host_names"]}
     assert not waves or set(names) - busy <= set(waves[0]), "hosts without instances first"
     for wave in waves:
-        away = [one for one in instances if set(one["hosts"]) & set(wave)]
+        away = [one for one in instances if set(one["host_names"]) & set(wave)]
         for one in away:
-            assert set(one["hosts"]) & set(names) <= set(wave), "closed under instances"
+            assert set(one["host_names"]) & set(names) <= set(wave), "closed under instances"
         for model, count in Counter(one["model"] for one in away).items():
             if count > max(1, ceil(number[model] / 4)):
                 bound = joined(wave, instances)
                 own = [
-                    part for part in bound if any(one["model"] == model and set(one["hosts"]) & part for one in away)
+                    part
+                    for part in bound
+                    if any(one["model"] == model and set(one["host_names"]) & part for one in away)
                 ]
                 assert len(own) == 1, "only hosts that cannot be parted take more, and then alone"
-    jumbled = [{**one, "hosts": chance.sample(one["hosts"], len(one["hosts"]))} for one in instances]
+    jumbled = [{**one, "host_names": chance.sample(one["host_names"], len(one["host_names"]))} for one in instances]
     chance.shuffle(jumbled)
     assert rollout_waves(jumbled, chance.sample(names, len(names))) == waves, "the order means nothing"
 
@@ -120,8 +122,8 @@ def test_no_wave_takes_the_last_replica_of_a_model_that_has_another_elsewhere(
     for wave in rollout_waves(instances, names):
         for model in {one["model"] for one in instances}:
             own = [one for one in instances if one["model"] == model]
-            if all(set(one["hosts"]) & set(wave) for one in own):
-                parts = [part for part in joined(wave, instances) if any(set(one["hosts"]) & part for one in own)]
+            if all(set(one["host_names"]) & set(wave) for one in own):
+                parts = [part for part in joined(wave, instances) if any(set(one["host_names"]) & part for one in own)]
                 assert len(parts) == 1, "all its replicas hang together, or it has one"
 
 
@@ -129,7 +131,7 @@ def joined(wave: list[str], instances: list[dict[str, Any]]) -> list[set[str]]:
     """The hosts of a wave in sets that instances hold together."""
     parts = [{host} for host in wave]
     for one in instances:
-        touched = [part for part in parts if part & set(one["hosts"])]
+        touched = [part for part in parts if part & set(one["host_names"])]
         if touched:
             parts = [part for part in parts if part not in touched] + [set().union(*touched)]
     return parts

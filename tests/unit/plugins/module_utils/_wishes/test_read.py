@@ -65,7 +65,7 @@ def test_everything_that_can_be_wished() -> None:
         kv_cache_dtype="fp8",
         executor="mp",
         port=9000,
-        hosts=frozenset({"gpu1", "gpu2", "lb1"}),
+        host_names=frozenset({"gpu1", "gpu2", "lb1"}),
         extra_args={"enforce-eager": True},
         env={"A": "x", "B": "1"},
     )
@@ -237,7 +237,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_without_groups_hosts_are_taken_as_they_are() -> None:
     (wish,), _ = read_wishes([TINY | {"hosts": "gpu7"}])
-    assert wish.hosts == {"gpu7"}
+    assert wish.host_names == {"gpu7"}
 
 
 def test_a_release_without_a_catalogue_is_said() -> None:
