@@ -80,6 +80,34 @@ def test_every_role_is_run_by_a_scenario_or_in_the_lab(role: str) -> None:
     assert [path for path in runs if re.search(rf"\bgpuhosts\.vllm\.{role}\b", path.read_text())]
 
 
+def calls(part: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """Where a piece of YAML calls roles of the collection: role, entry point, and the variables that it hands over."""
+    if isinstance(part, list):
+        for inside in part:
+            yield from calls(inside)
+    elif isinstance(part, dict):
+        names = ("ansible.builtin.include_role", "ansible.builtin.import_role")
+        called = [part[name] for name in names if name in part]
+        called += [{"name": part["role"]}] if "role" in part else []
+        for call in called:
+            role = call["name"].removeprefix("gpuhosts.vllm.")
+            handed = {name for name in part.get("vars", {}) if name.startswith(f"{role}_")}
+            yield role, call.get("tasks_from", "main"), handed
+        for inside in part.values():
+            yield from calls(inside)
+
+
+def test_what_is_handed_to_a_role_is_in_its_argument_specs() -> None:
+    """Those of its entry point; one that has none of its own takes what the whole role takes."""
+    paths = [path for place in ("playbooks", "roles/*/tasks") for path in ROOT.glob(f"{place}/**/*.yml")]
+    found = [call for path in paths for call in calls(yaml.safe_load(path.read_text()))]
+    assert {role for role, _, handed in found if handed} >= {"exporters", "fleet", "nginx_lb", "nvidia_driver", "vllm"}
+    for role, entry, handed in found:
+        if "{{" not in role:
+            specs = load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+            assert handed <= set(specs.get(entry, specs["main"])["options"]), (role, entry)
+
+
 def test_a_variable_of_an_earlier_release_is_read_and_leads_to_one_that_there_is() -> None:
     variables = (ROOT / "roles/fleet/vars/main.yml").read_text()
     for old, new in load("roles/fleet/vars/main.yml")["_fleet_renamed"].items():
