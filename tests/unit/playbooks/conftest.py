@@ -7,7 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,15 @@ def play(inventory: dict[str, Any], ansible_environment: Callable[[str], dict[st
     """Run playbooks of the checkout on the fleet: their names, then options."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
 
-    def run(*arguments: str, gpus: str = "t4") -> Done:
+    def run(*arguments: str, gpus: str = "t4", environment: Mapping[str, str] | None = None) -> Done:
         place = tmp_path / "site"
         place.mkdir(exist_ok=True)
         (place / "hosts.yml").write_text(yaml.safe_dump(inventory))
         names = [f"playbooks/{name}.yml" for name in itertools.takewhile(str.isidentifier, arguments)]
         command = [program, "-i", str(place / "hosts.yml"), *names, *arguments[len(names) :]]
-        environment = ansible_environment(gpus)
+        around = {**ansible_environment(gpus), **(environment or {})}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env=around, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         print(done.stdout)
         recap = {}
