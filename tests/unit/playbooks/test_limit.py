@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .conftest import AWAY, Play
+import yaml
 
+from .conftest import AWAY, ROOT, Play
+
+DRIVER = ("-e", "nvidia_driver_version=580.178.04")  # driver_upgrade.yml has to be told
+CHANGED = re.compile(r"changed: \[(?:\S+ -> )?([^\]]+)\]")
 PLAYBOOKS = ("validate", "detect", "plan", "models", "balance", "verify")
 
 
@@ -44,3 +50,47 @@ def test_a_host_outside_that_does_not_answer_stops_the_plan(
     assert done.code != 0
     assert "No answer from gpu2. --limit leaves it unchanged, but the plan is made of the whole fleet" in done.text
     assert not (tmp_path / "site/reports").exists()
+
+
+def test_a_stage_that_the_limit_leaves_no_host_passes_and_changes_none(play: Play) -> None:
+    done = play("hardware", "serve", "driver_upgrade", "--limit", "lb1", *DRIVER)
+    assert (done.code, set(done.recap)) == (0, {"lb1"})
+    assert set(CHANGED.findall(done.text)) == {"localhost"}  # the plan is kept there
+
+
+def test_the_doctor_judges_the_limit(play: Play, tmp_path: Path) -> None:
+    done = play("doctor", "--limit", "lb1")
+    verdict = json.loads((tmp_path / "site/reports/doctor.json").read_text())
+    assert verdict["summary"].startswith("1 host, ")
+    assert {entry["host"] for entry in verdict["failures"] + verdict["warnings"] + verdict["not_judged"]} <= {"lb1"}
+    assert done.code == (0 if verdict["ok"] else 2)
+
+
+def test_what_runs_on_other_hosts_than_those_of_the_play_only_reads() -> None:
+    """Ansible itself keeps a play to the limit; what a task is delegated to, it does not."""
+    reads = {"ansible.builtin.setup", "ansible.builtin.uri", "ansible.builtin.wait_for_connection"}
+    reads |= {f"gpuhosts.vllm.{name}" for name in ("chat_probe", "gpu_facts", "model_facts")}
+    delegated = [
+        task
+        for place in ("playbooks", "roles")
+        for path in (ROOT / place).rglob("*.yml")
+        for task in tasks(yaml.safe_load(path.read_text()))
+        if task.get("delegate_to", "localhost") != "localhost"
+    ]
+    assert len(delegated) > 4
+    assert [task["name"] for task in delegated if not reads & set(task)] == []
+
+
+def tasks(part: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in a piece of YAML, but for what an included role applies.
+
+    That is the drain of the front doors, which are no hosts to work on: nobody works on GPU hosts without it.
+    """
+    if isinstance(part, list):
+        for inside in part:
+            yield from tasks(inside)
+    elif isinstance(part, dict):
+        yield part
+        for name, inside in part.items():
+            if name != "ansible.builtin.include_role":
+                yield from tasks(inside)
