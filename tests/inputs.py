@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What makes the hosts, what installs on them, and what runs Ansible.
 COMMON = ("tests/lab/*", "tests/fake_nvml/*", "requirements-dev.txt", "galaxy.yml", "meta/runtime.yml")
+_STAND_IN = {"tests/stand_in/*", "plugins/module_utils/_releases/options.py"}  # its command line is that table
 _TESTS_OF_THE_LAB = "tests/lab/test_*.py"
 _NAME = re.compile(r"\bgpuhosts\.vllm\.(\w+)\b")  # of a role, a module, a filter
 _COLLECTION = "ansible_collections.gpuhosts.vllm."
@@ -44,8 +45,8 @@ def of_scenario(name: str, root: Path = ROOT) -> list[str]:
     while todo:
         for path in todo.pop().rglob("*.yml"):
             text = path.read_text()
-            if "/stand_in" in text:
-                patterns.add("tests/stand_in/*")
+            if re.search("/stand[-_]in", text):
+                patterns |= _STAND_IN
             for found in set(_NAME.findall(text)) - names:
                 names.add(found)
                 if (root / "roles" / found).is_dir():

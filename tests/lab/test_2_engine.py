@@ -1,4 +1,4 @@
-"""The engine itself, as the lab has deployed it: in the sandbox of its unit, and what the stand-in for it has to be like."""
+"""The engine itself, as the lab has deployed it: in its sandbox, and what the stand-in for it has to be like."""
 
 from __future__ import annotations
 
