@@ -19,6 +19,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.describe im
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.hosts import Host
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.plan import plan_fleet
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.ports import BASE_PORT
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table import format_table
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.facts import check_facts
@@ -56,7 +57,7 @@ class ActionModule(Decision):
         "calibration": {"type": "path"},
         "engine_environment": {"type": "dict", "default": {}},
         "pin_kv_cache": {"type": "bool", "default": True},
-        "base_port": {"type": "int", "default": 8000},
+        "base_port": {"type": "int", "default": BASE_PORT},
     }
 
     def decide(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Disk, Port, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import sources
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.ports import BASE_PORT
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
 
@@ -15,8 +16,7 @@ from .hosts import DEFAULTS, address, setting
 
 __all__ = ["wanted"]
 
-BASE_PORT = 8000  # of engines, where the planner gives the port
-NGINX_STATUS = "127.0.0.1:8080"
+NGINX_STATUS = "127.0.0.1:8080"  # a test holds it against the role
 SHM_GIB = 2.0  # NCCL, and 160 MiB of vLLM's own for every engine; vLLM's Kubernetes guide gives 2 GiB
 OTHERS_GIB = 2.0
 

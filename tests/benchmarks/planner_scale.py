@@ -64,7 +64,7 @@ def measure(count: int) -> dict[str, Any]:
     wishes, _ = read_wishes([{"name": name, "source": "owner/model"} for name in facts], VERSION)
     described = fleet(count)
     start = time.perf_counter()
-    plan = plan_fleet(wishes, [Host.from_dict(host) for host in described], 8000, Sizer(Accounts(facts, VERSION)))
+    plan = plan_fleet(wishes, [Host.from_dict(host) for host in described], sizer=Sizer(Accounts(facts, VERSION)))
     seconds = time.perf_counter() - start
     if len({instance["model"] for instance in plan["instances"]}) != MODELS:
         raise SystemExit("not every model got an instance")

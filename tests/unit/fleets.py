@@ -72,7 +72,7 @@ def plan(
     groups = {"all": [host["name"] for host in hosts]}
     wishes, _ = read_wishes([{"source": "owner/model", **model} for model in models], version, groups)
     sizer = Sizer(Accounts(known, version, Calibration(calibration)))
-    return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], 8000, sizer, **options)
+    return plan_fleet(wishes, [Host.from_dict(host) for host in hosts], sizer=sizer, **options)
 
 
 def refusal(models: list[dict[str, Any]], *hosts: dict[str, Any]) -> PlacementError:

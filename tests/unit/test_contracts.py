@@ -108,6 +108,19 @@ def test_what_is_handed_to_a_role_is_in_its_argument_specs() -> None:
             assert handed <= set(specs.get(entry, specs["main"])["options"]), (role, entry)
 
 
+def test_a_default_that_is_spelled_where_no_role_has_it_is_the_roles() -> None:
+    """Plays and the role fleet read variables of hosts on which the role that has the default does not run."""
+    defaults = {name: value for role in ROLES for name, value in (load(f"roles/{role}/defaults/main.yml")).items()}
+    spelled = [
+        (name, yaml.safe_load(literal))
+        for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/*/*.yml")]
+        for name, literal in re.findall(r"\b(\w+) \| default\(('[^()']+'|[\d.]+)\)", path.read_text())
+        if name in defaults
+    ]
+    assert ("prometheus_listen_address", "127.0.0.1:9090") in spelled
+    assert [(name, value) for name, value in spelled if defaults[name] != value] == []
+
+
 def test_a_variable_of_an_earlier_release_is_read_and_leads_to_one_that_there_is() -> None:
     variables = (ROOT / "roles/fleet/vars/main.yml").read_text()
     for old, new in load("roles/fleet/vars/main.yml")["_fleet_renamed"].items():

@@ -19,7 +19,7 @@ from .budget import Engine
 from .choose import Choice, Sizer
 from .hosts import Host, Pool, check_addresses, check_gpus, extents, hardware_warnings, running_places
 from .place import Demand, NoRoomError, Place, Places, Slot, place_all
-from .ports import Ports, name_of, ports_of
+from .ports import BASE_PORT, Ports, name_of, ports_of
 from .refuse import no_room, too_large
 from .rollout import rollout_waves
 from .shapes import Shape, possible
@@ -33,7 +33,7 @@ LINKS = {"nvlink": "linked by NVLink", "pcie": "below one PCIe root", "host": "o
 def plan_fleet(
     wishes: Sequence[Wish],
     hosts: Sequence[Host],
-    base_port: int = 8000,
+    base_port: int = BASE_PORT,
     sizer: Sizer | None = None,
     *,
     pin_kv_cache: bool = True,

@@ -11,8 +11,9 @@ from .._wishes.read import Wish
 from .hosts import Host, Running
 from .place import Places, Slot
 
-__all__ = ["RENDEZVOUS_PORT", "Ports", "name_of", "ports_of"]
+__all__ = ["BASE_PORT", "RENDEZVOUS_PORT", "Ports", "name_of", "ports_of"]
 
+BASE_PORT = 8000  # the first; vLLM's own default of --port
 RENDEZVOUS_PORT = 29501  # the first; vLLM's own default of --master-port
 
 
