@@ -15,12 +15,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-def play(playbook: str, example: str, reports: Path) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on the hosts that an example describes."""
+def play(playbook: str, example: str, reports: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run playbooks on the hosts that an example describes."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     variables = ["-e", f"@{Path('examples', example)}.yml", "-e", f"fleet_report_dir={reports}/new"]
     return subprocess.run(
-        [program, f"playbooks/{playbook}.yml", *variables],
+        [program, *(f"playbooks/{name}.yml" for name in (playbook, *more)), *variables],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         capture_output=True,
@@ -78,6 +78,6 @@ def test_hosts_that_are_described_as_text_are_told_in_one_line(tmp_path: Path) -
 
 
 def test_an_instance_that_spans_hosts_is_not_served_in_part(tmp_path: Path) -> None:
-    done = play("serve", "fleet-2x8xh100-deepseek-v3", tmp_path)
+    done = play("plan", "fleet-2x8xh100-deepseek-v3", tmp_path, "stages/serve")
     assert done.returncode != 0
     assert "instances that span hosts: deepseek-v3-1" in done.stdout + done.stderr

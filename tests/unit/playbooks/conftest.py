@@ -44,6 +44,29 @@ def inventory(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def on_debian(place: Path, *names: str, other: str = "") -> str:
+    """A playbook of some of the checkout's, for hosts of a distribution that all roles know, except ``other``, a group.
+
+    One machine is hosts of several distributions, as plays do not gather again.
+    """
+    distribution = {
+        "ansible_distribution": f"{{{{ 'Devuan' if {other!r} in group_names else 'Debian' }}}}",
+        "ansible_distribution_version": "12",
+        "ansible_distribution_major_version": "12",
+        "ansible_os_family": "Debian",
+    }
+    gathered = {
+        "hosts": "all",
+        "gather_facts": True,
+        "gather_subset": ["!all", "!min", "distribution", "local", "pkg_mgr", "service_mgr"],
+        "tasks": [{"ansible.builtin.set_fact": distribution | {"cacheable": True}}],
+        "tags": "always",
+    }
+    imported = [{"import_playbook": str(ROOT / f"playbooks/{name}.yml")} for name in names]
+    (place / "play.yml").write_text(yaml.safe_dump([gathered, *imported]))
+    return str(place / "play.yml")
+
+
 @pytest.fixture
 def play(inventory: dict[str, Any], ansible_environment: Callable[[str], dict[str, str]], tmp_path: Path) -> Play:
     """Run playbooks of the checkout on the fleet: their names, then options."""

@@ -5,43 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from .conftest import ROOT, Play
+from .conftest import ROOT, Play, on_debian
 
-# Stages that change no host.
-LOOKS = ("validate.yml", "preflight.yml", "plan.yml", "stages/models.yml", "stages/verify.yml")
+# Stages that change hosts.
+CHANGES = ("hardware", "serve", "balance", "observe")
 
 
-def test_it_runs_before_and_with_every_stage_that_changes_something() -> None:
-    stages = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())
-    names = [stage["ansible.builtin.import_playbook"] for stage in stages]
-    changing = [stage for stage, name in zip(stages, names, strict=True) if name not in LOOKS]
-    assert names.index("preflight.yml") < stages.index(changing[0])
-    assert {"hardware", "serve", "balance", "observe"} == {stage["tags"] for stage in changing}
-    assert {stage["tags"] for stage in changing} <= set(stages[names.index("preflight.yml")]["tags"])
+def imports(playbook: str) -> list[dict[str, Any]]:
+    return yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text())
+
+
+@pytest.mark.parametrize("playbook", ["site", *CHANGES])
+def test_whatever_changes_a_host_begins_with_it(playbook: str) -> None:
+    first, second, *others = [one["ansible.builtin.import_playbook"] for one in imports(playbook)]
+    assert (first, second) == ("validate.yml", "preflight.yml")
+    assert {f"stages/{name}.yml" for name in CHANGES} & set(others)
+
+
+def test_it_runs_with_every_stage_that_changes_a_host() -> None:
+    _, preflight, *others = imports("site")
+    looks = ("plan.yml", "stages/models.yml", "stages/verify.yml")
+    changing = {stage["tags"] for stage in others if stage["ansible.builtin.import_playbook"] not in looks}
+    assert changing == set(CHANGES)
+    assert changing <= set(preflight["tags"])
 
 
 def test_every_host_is_looked_at_and_one_that_is_refused_ends_the_run(
     play: Play, inventory: dict[str, Any], tmp_path: Path
 ) -> None:
-    """One machine is hosts of two distributions, as plays do not gather again. A check, should it not be refused."""
-    name = "{{ 'Debian' if inventory_hostname in groups.gpu_hosts else 'Devuan' }}"
-    distribution = {"ansible_distribution": name, "ansible_distribution_version": "12"}
-    distribution |= {"ansible_distribution_major_version": "12", "ansible_os_family": "Debian"}
-    gathered = {
-        "hosts": "all",
-        "gather_facts": True,
-        "gather_subset": ["!all", "!min", "distribution", "local", "pkg_mgr", "service_mgr"],
-        "tasks": [{"ansible.builtin.set_fact": distribution | {"cacheable": True}}],
-    }
-    playbook = tmp_path / "site.yml"
-    playbook.write_text(
-        yaml.safe_dump([gathered | {"tags": "always"}, {"import_playbook": str(ROOT / "playbooks/site.yml")}])
-    )
-    for group in ("gpu_hosts", "load_balancers", "monitoring"):
-        inventory[group].setdefault("vars", {})["ansible_become"] = False
-    done = play(str(playbook), "--tags", "hardware", "--check")
+    """A check, should it not be refused."""
+    inventory["all"] = {"vars": {"ansible_become": False}}
+    playbook = on_debian(tmp_path, "site", other="services")
+    inventory["services"] = {"children": {"load_balancers": {}, "monitoring": {}}}
+    done = play(playbook, "--tags", "hardware", "--check")
     assert done.code != 0
     assert "lb1 runs Devuan 12; the role nginx_lb is made for" in done.text
     assert "mon1 runs Devuan 12; the role prometheus is made for" in done.text
