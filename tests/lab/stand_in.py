@@ -1,7 +1,8 @@
 """A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one.
 
 An inventory asks for it with ``vllm_version: 0.33.0+standin``, ``vllm_lock: "{{ lab_dir }}/stand-in.lock"`` and
-``vllm_index_url: http://172.29.250.2/stand-in/simple/``.
+``vllm_index_url: http://172.29.250.2/stand-in/simple/``. That index has no uv, like the mirror of a site
+that holds the packages of its lock and no other.
 """
 
 from __future__ import annotations

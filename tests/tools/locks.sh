@@ -21,6 +21,12 @@ dev=$(compile --generate-hashes requirements-dev.in)
     echo "$dev" | sed -n 's/^\(\(huggingface-hub\|nvidia-ml-py\)==[0-9.]*\).*/\1/p'
 } >requirements.txt
 
+{
+    echo "# What installs the packages of vLLM on the hosts, where the index has it; the version of requirements-dev.txt."
+    echo "# Locked by tests/tools/locks.sh."
+    echo "$dev" | sed -n '/^uv==/,/[^\\]$/p'
+} >roles/vllm/files/installer.lock
+
 # vLLM 0.33.0 asks for certifi>=2026.10.19. On 2026-11-23 PyPI offered nothing newer than 2026.10.18, so that the release
 # could not be resolved at all. The floor (not the version) is lowered here: as soon as PyPI has a newer one, it is taken.
 override=$(mktemp)

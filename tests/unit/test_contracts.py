@@ -271,6 +271,8 @@ def test_the_pins_agree() -> None:
     assert [name for name, _ in needed] == ["huggingface-hub", "nvidia-ml-py"]
     for name, pin in needed:
         assert f"\n{name}=={pin} \\\n" in (ROOT / "requirements-dev.txt").read_text()
+    installer = (ROOT / "roles/vllm/files/installer.lock").read_text().partition("\nuv==")[2]
+    assert f"\nuv=={installer}" in (ROOT / "requirements-dev.txt").read_text()
     vllm = load("roles/vllm/defaults/main.yml")["vllm_version"]
     assert vllm == DEFAULT_VERSION
     assert f"\nvllm=={vllm} \\\n" in (ROOT / f"roles/vllm/files/vllm-{vllm}.lock").read_text()

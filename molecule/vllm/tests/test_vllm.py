@@ -73,6 +73,8 @@ def test_the_engine_runs_from_the_complete_release(host: Any) -> None:
     release = host.file("/opt/vllm/current").linked_to
     assert release.startswith("/opt/vllm/versions/0.33.0+standin-")
     assert host.file(f"{release}/.complete").exists
+    # The stand-in's index has no uv, as a mirror of nothing but the packages of a lock; the lab's has it.
+    assert host.check_output("cat %s/lib/python3*/site-packages/vllm-*.dist-info/INSTALLER", release) == "pip"
     assert host.file(f"/proc/{show(host, 'MainPID')}/cmdline").content_string.startswith(f"{release}/bin/python")
 
 

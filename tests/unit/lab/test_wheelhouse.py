@@ -99,6 +99,12 @@ def test_a_marker_is_judged_for_the_host_and_not_for_this_machine(marker: str, p
     assert (pin.simplified().marker == "") == (pythons == list(wheelhouse.PYTHONS))
 
 
+def test_every_host_gets_the_same_uv_with_hashes() -> None:
+    (pin,) = wheelhouse.parse(wheelhouse.INSTALLER.read_text())
+    assert (pin.name, pin.marker) == ("uv", "")
+    assert pin.hashes
+
+
 def test_the_committed_lock_is_read_wholly_and_every_host_installs_hashed_wheels_only() -> None:
     text = wheelhouse.LOCK.read_text()
     pins = wheelhouse.parse(text)
