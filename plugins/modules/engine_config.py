@@ -8,8 +8,9 @@ short_description: Write what the vLLM instances of a host are started from, and
 version_added: 0.1.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Writes the options and the environment of every instance, the secrets and the unit that they share, and the link to
-    the release in use. Starts and stops nothing.
+  - Writes the options and the environment of every instance, the secrets and the unit that they share, the local fact
+    that tells the planner what is placed here, and the link to the release in use, with the directories that they lie
+    in. Starts and stops nothing.
   - New options replace the old ones only when O(check) accepts them. It is asked about all of them before anything is
     written, in check mode as well where it is installed.
   - The files of an instance that is not wanted any more go when its unit neither runs nor would start at the next boot.
@@ -25,7 +26,7 @@ options:
     description:
       - Instances that are wanted on this host, each with V(id) (its unit is C(vllm@ID.service)), V(engine_args)
         (options of C(vllm serve), without the leading dashes) and V(env), whose variables win over O(environment).
-      - Other keys are passed over.
+      - V(model), V(endpoint) and V(node) go into the local fact. Other keys are passed over.
     type: list
     elements: dict
     required: true
@@ -49,10 +50,26 @@ options:
     description: Where systemd makes a directory for every instance that it starts.
     type: path
     default: /run/vllm
-  group:
-    description: Group that may read the files of the instances.
+  fact_file:
+    description: Where the local fact lies that tells the planner what is placed here.
+    type: path
+    required: true
+  user:
+    description: User that the instances run as.
     type: str
     required: true
+  group:
+    description: Its group, which may read the files of the instances.
+    type: str
+    required: true
+  home:
+    description: Its home, which nobody else may look into.
+    type: path
+    required: true
+  shell:
+    description: Its shell.
+    type: path
+    default: /usr/sbin/nologin
   header:
     description: Comment at the top of every file.
     type: str
@@ -78,6 +95,10 @@ options:
     type: list
     elements: str
     required: true
+  only_prepared:
+    description: Whether to do nothing, and return nothing to do, where the host is not RV(prepared).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -85,19 +106,33 @@ EXAMPLES = r"""
   gpuhosts.vllm.engine_config:
     instances:
       - id: llama-3.3-70b-1
+        model: llama-3.3-70b
+        endpoint: {address: 10.0.0.11, port: 8000}
+        node: {rank: 0, gpus: [{index: 0, uuid: GPU-8e3f}]}
         engine_args: {model: meta-llama/Llama-3.3-70B-Instruct, port: 8000}
     directory: /etc/vllm/instances
     secrets_file: /etc/vllm/secrets.env
+    fact_file: /etc/ansible/facts.d/gpuhosts_vllm.fact
+    user: vllm
     group: vllm
+    home: /var/lib/vllm
     unit_file: /etc/systemd/system/vllm@.service
     unit: "{{ lookup('ansible.builtin.template', 'vllm@.service.j2') }}"
     link: /opt/vllm/current
     release: /opt/vllm/versions/0.33.0
-    check: [/opt/vllm/versions/0.33.0/bin/python, /opt/vllm/check_config.py]
+    check: [/opt/vllm/versions/0.33.0/bin/python, -c, "{{ lookup('ansible.builtin.file', 'check_config.py') }}"]
   register: configuration
 """
 
 RETURN = r"""
+prepared:
+  description: Whether the release is completely installed, and user and group are there as they shall be.
+  returned: success
+  type: bool
+differs:
+  description: Whether there is something to write or to remove.
+  returned: success
+  type: bool
 files:
   description: Paths that were written or removed.
   returned: success
@@ -129,7 +164,9 @@ disturbed:
 """
 
 import grp
+import json
 import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +176,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import (
     Unit,
     environment_file,
+    local_fact,
     options_file,
     units_from_properties,
     work_to_do,
@@ -151,25 +189,65 @@ SPEC: dict[str, dict[str, Any]] = {
     "secrets_file": {"type": "path", "required": True, "no_log": False},
     "directory": {"type": "path", "required": True},
     "runtime_directory": {"type": "path", "default": "/run/vllm"},
+    "fact_file": {"type": "path", "required": True},
+    "user": {"type": "str", "required": True},
     "group": {"type": "str", "required": True},
+    "home": {"type": "path", "required": True},
+    "shell": {"type": "path", "default": "/usr/sbin/nologin"},
     "header": {"type": "str", "default": ""},
     "unit_file": {"type": "path", "required": True},
     "unit": {"type": "str", "required": True},
     "link": {"type": "path", "required": True},
     "release": {"type": "path", "required": True},
     "check": {"type": "list", "elements": "str", "required": True},
+    "only_prepared": {"type": "bool", "default": False},
 }
 
 
 @dataclass(frozen=True)
-class File:
-    """A file as it shall be."""
+class Place:
+    """Something in the file system as it shall be, as far as mode and owners go."""
 
     path: Path
-    content: str
     mode: int
+    user: str = "root"
     group: str = "root"
-    instance: str = ""  # "": every instance is started from it
+
+    def is_owned(self) -> bool:
+        """Whether mode and owners are what they shall be."""
+        status = self.path.stat()
+        expected = (self.mode, uid(self.user), gid(self.group))
+        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) == expected
+
+    def own(self, path: Path) -> None:
+        """Set mode and owners; the age of a file stays."""
+        os.chown(path, uid(self.user), gid(self.group))
+        path.chmod(self.mode)
+
+
+@dataclass(frozen=True)
+class Directory(Place):
+    """A directory as it shall be."""
+
+    def differs(self) -> bool:
+        """Whether it is not there, or belongs to somebody else."""
+        return not (self.path.is_dir() and self.is_owned())
+
+    def make(self) -> None:
+        """Let it be there as it shall be, and for all to pass through what is above it, whatever root's umask is."""
+        for path in reversed([self.path, *self.path.parents]):
+            if not path.is_dir():
+                path.mkdir()
+                path.chmod(0o755)
+        self.own(self.path)
+
+
+@dataclass(frozen=True)
+class File(Place):
+    """A file as it shall be."""
+
+    content: str = ""
+    instance: str | None = ""  # that is started from it; "": every one, None: none
     options: bool = False  # the argument parser of the release has to accept it
     unit: bool = False  # systemd has to accept it
     secret: bool = False  # no diff shows it
@@ -180,16 +258,6 @@ class File:
             return self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
-
-    def is_owned(self) -> bool:
-        """Whether mode and owners are what they shall be."""
-        status = self.path.stat()
-        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (self.mode, 0, gid(self.group))
-
-    def own(self, path: Path) -> None:
-        """Set mode and owners; the age of a file stays."""
-        os.chown(path, 0, gid(self.group))
-        path.chmod(self.mode)
 
     def write(self, module: AnsibleModule) -> None:
         """Put it in the place of the old one, in one rename."""
@@ -203,12 +271,40 @@ class File:
         new.replace(self.path)
 
 
+def uid(user: str) -> int:
+    """The number of a user; -1 where there is none, as in check mode on a fresh host."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return -1
+
+
 def gid(group: str) -> int:
     """The number of a group; -1 where there is none, as in check mode on a fresh host."""
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         return -1
+
+
+def is_prepared(given: dict[str, Any]) -> bool:
+    """Whether the release is completely installed, and the account is there as it shall be."""
+    try:
+        account = pwd.getpwnam(given["user"])
+    except KeyError:
+        return False
+    found = (account.pw_gid, account.pw_dir, account.pw_shell)
+    expected = (gid(given["group"]), given["home"], given["shell"])
+    return found == expected and Path(given["release"], ".complete").exists()
+
+
+def wanted_directories(given: dict[str, Any]) -> list[Directory]:
+    """All directories, each as it shall be."""
+    return [
+        Directory(Path(given["directory"]), 0o755),
+        Directory(Path(given["home"]), 0o750, given["user"], given["group"]),
+        Directory(Path(given["fact_file"]).parent, 0o755),
+    ]
 
 
 def wanted_files(given: dict[str, Any]) -> Iterator[File]:
@@ -218,10 +314,13 @@ def wanted_files(given: dict[str, Any]) -> Iterator[File]:
         name = instance["id"]
         options = options_file(instance["engine_args"], header)
         variables = environment_file({**given["environment"], **instance.get("env", {})}, header)
-        yield File(directory / f"{name}.yaml", options, 0o640, group, name, options=True)
-        yield File(directory / f"{name}.env", variables, 0o640, group, name)
-    yield File(Path(given["secrets_file"]), environment_file(given["secrets"], header), 0o600, secret=True)
-    yield File(Path(given["unit_file"]), given["unit"], 0o644, unit=True)
+        yield File(directory / f"{name}.yaml", 0o640, "root", group, options, name, options=True)
+        yield File(directory / f"{name}.env", 0o640, "root", group, variables, name)
+    secrets = environment_file(given["secrets"], header)
+    yield File(Path(given["secrets_file"]), 0o600, content=secrets, secret=True)
+    fact = json.dumps(local_fact(given["instances"]), indent=2) + "\n"
+    yield File(Path(given["fact_file"]), 0o644, content=fact, instance=None)
+    yield File(Path(given["unit_file"]), 0o644, content=given["unit"], unit=True)
 
 
 def check_options(module: AnsibleModule, files: list[File]) -> None:
@@ -282,7 +381,12 @@ def main() -> None:
     given = module.params
     wanted = {instance["id"] for instance in given["instances"]}
     directory, link = Path(given["directory"]), Path(given["link"])
+    prepared = is_prepared(given)
+    if given["only_prepared"] and not prepared:
+        nothing: dict[str, list[str]] = {"files": [], "restart": [], "start": [], "remove": [], "disturbed": []}
+        module.exit_json(changed=False, prepared=False, differs=False, **nothing)
 
+    directories = [place for place in wanted_directories(given) if place.differs()]
     files = list(wanted_files(given))
     before = {file: file.before() for file in files}
     rewritten = [file for file in files if before[file] != file.content]
@@ -299,11 +403,14 @@ def main() -> None:
     removed = [path for name in gone for path in (directory / f"{name}.env", directory / f"{name}.yaml")]
     removed = [path for path in removed if path.exists()]
 
-    diff = [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
+    diff = [diff_of(place.path, "", f"{place.path}/\n") for place in directories if not place.path.is_dir()]
+    diff += [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
     diff += [diff_of(link, f"{points_to}\n" if points_to else "", f"{given['release']}\n")] if switching else []
     diff += [diff_of(path, f"{path}\n", "") for path in removed]
 
     if not module.check_mode:
+        for place in directories:
+            place.make()
         for file in disowned:
             file.own(file.path)
         if switching:
@@ -313,13 +420,17 @@ def main() -> None:
         for path in removed:
             path.unlink()
 
-    everyone = switching or any(not file.instance for file in rewritten)
-    anew = wanted if everyone else {file.instance for file in rewritten}
+    everyone = switching or any(file.instance == "" for file in rewritten)
+    anew = wanted if everyone else {file.instance for file in rewritten if file.instance}
     touched = {name: newest([link, *(file.path for file in files if file.instance in ("", name))]) for name in wanted}
     work = work_to_do(wanted, units, touched, anew)
+    written = [place.path for place in (*directories, *rewritten, *disowned)]
+    changed = bool(written or switching or removed)
     module.exit_json(
-        changed=bool(rewritten or disowned or switching or removed),
-        files=[str(path) for path in [*(file.path for file in (*rewritten, *disowned)), *removed]],
+        changed=changed,
+        prepared=prepared,
+        differs=changed or bool(work.remove),
+        files=[str(path) for path in [*written, *removed]],
         restart=work.restart,
         start=work.start,
         remove=work.remove,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import local_fact
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import PlacementError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration import Calibration, Measurement
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
@@ -102,17 +103,4 @@ def indices(node: dict[str, Any]) -> list[int]:
 
 def carried_out(made: dict[str, Any], *hosts: dict[str, Any]) -> list[dict[str, Any]]:
     """The hosts as they are when a plan has been carried out: with what the role vllm writes into their local facts."""
-    return [{**host, "instances": [fact(record) for record in launches_on(made, host["name"])]} for host in hosts]
-
-
-def fact(record: dict[str, Any]) -> dict[str, Any]:
-    """What roles/vllm/templates/gpuhosts_vllm.fact.j2 makes of a launch."""
-    return {
-        "id": record["id"],
-        "model": record["model"],
-        "port": record["endpoint"]["port"],
-        "rank": record["node"]["rank"],
-        "gpus": record["node"]["gpus"],
-        "tensor": record["engine_args"].get("tensor-parallel-size"),
-        "master_port": record["engine_args"].get("master-port"),
-    }
+    return [{**host, "instances": local_fact(launches_on(made, host["name"]))["instances"]} for host in hosts]

@@ -12,7 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Unit", "Work", "environment_file", "options_file", "units_from_properties", "work_to_do"]
+__all__ = [
+    "Unit",
+    "Work",
+    "environment_file",
+    "local_fact",
+    "options_file",
+    "units_from_properties",
+    "work_to_do",
+]
 
 _PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][a-z0-9_-]*\Z")  # no word of YAML's
 # What JSON may hold as it is, and YAML may not, or would take for the end of a line.
@@ -30,6 +38,23 @@ def environment_file(variables: Mapping[str, Any], header: str) -> str:
     """The file of systemd's ``EnvironmentFile``, by name."""
     quoted = {name: str(value).replace("\\", "\\\\").replace('"', '\\"') for name, value in variables.items()}
     return header + "".join(f'{name}="{quoted[name]}"\n' for name in sorted(quoted))
+
+
+def local_fact(instances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the next plan has to know of what is placed on a host (``ansible_local.gpuhosts_vllm``)."""
+    placed = [
+        {
+            "id": instance["id"],
+            "model": instance["model"],
+            "port": instance["endpoint"]["port"],
+            "rank": instance["node"]["rank"],
+            "gpus": instance["node"]["gpus"],
+            "tensor": instance["engine_args"].get("tensor-parallel-size"),
+            "master_port": instance["engine_args"].get("master-port"),
+        }
+        for instance in instances
+    ]
+    return {"version": 2, "instances": sorted(placed, key=lambda entry: str(entry["id"]))}
 
 
 def _key(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,14 @@ from tests.unit.plugins.conftest import RunModule
 
 Configure = Callable[..., dict[str, Any]]
 
-TINY: dict[str, Any] = {"id": "tiny-1", "model": "tiny", "engine_args": {"port": 8000}, "env": {"A": "1"}}
+TINY: dict[str, Any] = {
+    "id": "tiny-1",
+    "model": "tiny",
+    "endpoint": {"address": "192.0.2.1", "port": 8000},
+    "node": {"rank": 0, "gpus": [{"index": 0, "uuid": "GPU-0"}]},
+    "engine_args": {"port": 8000},
+    "env": {"A": "1"},
+}
 REFUSES_PLENTY = """#!/bin/sh
 if grep -q plenty "$1"; then echo "vllm serve: error: $1: plenty is invalid" >&2; exit 2; fi
 """
@@ -32,7 +41,7 @@ done
 @pytest.fixture
 def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Run the module on a host below tmp_path, where units run that have a file in running/."""
-    for name in ("instances", "remote", "running", "run", "bin"):
+    for name in ("remote", "running", "run", "bin"):
         (tmp_path / name).mkdir()
     programs = {"systemctl": SYSTEMCTL, "systemd-analyze": "#!/bin/sh\n", "check": REFUSES_PLENTY}
     for name, text in programs.items():
@@ -41,7 +50,7 @@ def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("RUNNING", str(tmp_path / "running"))
     # Only root gives files away.
-    monkeypatch.setattr(engine_config.File, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
+    monkeypatch.setattr(engine_config.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
     monkeypatch.setattr(engine_config.os, "chown", lambda *_: None)
 
     def run(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -51,11 +60,14 @@ def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyP
             "secrets": {"VLLM_API_KEY": "hidden"},
             "secrets_file": str(tmp_path / "secrets.env"),
             "runtime_directory": str(tmp_path / "run"),
+            "fact_file": str(tmp_path / "facts.d/gpuhosts_vllm.fact"),
+            "user": "root",
             "group": "root",
+            "home": str(tmp_path / "home/vllm"),
             "unit_file": str(tmp_path / "vllm@.service"),
             "unit": "[Service]\n",
             "link": str(tmp_path / "current"),
-            "release": "/opt/vllm/versions/1",
+            "release": str(tmp_path / "versions/1"),
             "check": [str(tmp_path / "bin" / "check")],
             "_ansible_diff": True,
             "_ansible_remote_tmp": str(tmp_path / "remote"),
@@ -94,7 +106,18 @@ def test_a_new_instance_is_written_and_has_to_start(configure: Configure, tmp_pa
     assert (tmp_path / "instances/tiny-1.env").read_text() == 'A="1"\nB="2"\n'
     assert (tmp_path / "secrets.env").read_text() == 'VLLM_API_KEY="hidden"\n'
     assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "current").readlink() == Path("/opt/vllm/versions/1")
+    assert (tmp_path / "current").readlink() == tmp_path / "versions/1"
+    assert json.loads((tmp_path / "facts.d/gpuhosts_vllm.fact").read_text())["instances"] == [
+        {
+            "id": "tiny-1",
+            "model": "tiny",
+            "port": 8000,
+            "rank": 0,
+            "gpus": [{"index": 0, "uuid": "GPU-0"}],
+            "tensor": None,
+            "master_port": None,
+        }
+    ]
     assert "hidden" not in str(result)
 
     start(tmp_path, "tiny-1")
@@ -168,7 +191,8 @@ def test_what_is_not_wanted_any_more_keeps_its_files_until_it_is_stopped(configu
     start(tmp_path, "tiny-1")
 
     running = configure()
-    assert (running["remove"], running["disturbed"], running["files"]) == (["tiny-1"], ["tiny-1"], [])
+    assert (running["remove"], running["disturbed"]) == (["tiny-1"], ["tiny-1"])
+    assert running["files"] == [str(tmp_path / "facts.d/gpuhosts_vllm.fact")]
     (tmp_path / "running/vllm@tiny-1.service").unlink()
     stopped = configure()
 
@@ -186,3 +210,45 @@ def test_another_mode_is_mended_without_a_restart(configure: Configure, tmp_path
 
     assert (result["changed"], result["restart"]) == (True, [])
     assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+
+
+def test_it_makes_the_directories_that_others_may_pass_through(configure: Configure, tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        configure(TINY)
+    finally:
+        os.umask(umask)
+
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("instances", "facts.d", "home", "home/vllm")}
+    assert modes == {"instances": 0o755, "facts.d": 0o755, "home": 0o755, "home/vllm": 0o750}
+    (tmp_path / "home/vllm").chmod(0o777)
+    assert configure(TINY, _ansible_check_mode=True)["files"] == [str(tmp_path / "home/vllm")]
+    assert configure(TINY)["files"] == [str(tmp_path / "home/vllm")]
+    assert not configure(TINY)["changed"]
+
+
+def test_where_the_instances_lie_is_told_without_a_restart(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY)
+    start(tmp_path, "tiny-1")
+    moved = TINY | {"node": {"rank": 0, "gpus": [{"index": 1, "uuid": "GPU-1"}]}}
+
+    result = configure(moved)
+
+    assert result["files"] == [str(tmp_path / "facts.d/gpuhosts_vllm.fact")]
+    assert (result["differs"], result["restart"]) == (True, [])
+
+
+@pytest.mark.parametrize("lacking", ["", "release", "user", "group", "home", "shell"])
+def test_it_tells_whether_release_and_account_are_there(configure: Configure, tmp_path: Path, lacking: str) -> None:
+    root = pwd.getpwnam("root")
+    account = {"user": "root", "group": "root", "home": root.pw_dir, "shell": root.pw_shell}
+    if lacking != "release":
+        (tmp_path / "versions/1").mkdir(parents=True)
+        (tmp_path / "versions/1/.complete").touch()
+    given = account | ({lacking: "another"} if lacking in account else {}) | {"only_prepared": True}
+
+    result = configure(TINY, _ansible_check_mode=True, **given)
+
+    assert result["prepared"] == (not lacking)
+    assert (result["differs"], result["start"]) == ((False, []) if lacking else (True, ["tiny-1"]))
+    assert not (tmp_path / "instances").exists()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.launch import launches_on
 
 from tests.unit import fleets
 
-FACT = Path(__file__).parents[5] / "roles/vllm/templates/gpuhosts_vllm.fact.j2"
 WIDE: dict[str, Any] = {
     "name": "llama-3.1-8b-instruct",
     "replicas": 1,
@@ -97,13 +92,3 @@ def test_a_plan_says_nothing_of_launching(model: dict[str, Any]) -> None:
     for instance in plan["instances"]:
         assert not LAUNCH_ONLY & instance["engine_args"].keys()
         assert not {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "VLLM_HOST_IP"} & instance["env"].keys()
-
-
-def test_the_role_writes_what_the_planner_reads() -> None:
-    hosts = [fleets.host("gpu1"), fleets.host("gpu2"), fleets.host("gpu3", 1)]
-    models: list[dict[str, Any]] = [{"name": "deepseek-v3", "replicas": 1}, {"name": "llama-3.1-8b-instruct"}]
-    plan = fleets.plan(models, *hosts)
-    for host, after in zip(hosts, fleets.carried_out(plan, *hosts), strict=True):
-        variables = {"vllm_instances": launches_on(plan, host["name"])}
-        text = Templar(DataLoader(), variables=variables).template(trust_as_template(FACT.read_text()))
-        assert json.loads(text) == {"version": 2, "instances": after["instances"]}
