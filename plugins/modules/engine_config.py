@@ -163,12 +163,12 @@ disturbed:
   sample: [llama-3.3-70b-1]
 """
 
-import grp
 import json
 import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,13 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuratio
     options_file,
     units_from_properties,
     work_to_do,
+)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
+    Directory,
+    File,
+    diff_of,
+    gid,
+    unchecked,
 )
 
 SPEC: dict[str, dict[str, Any]] = {
@@ -205,86 +212,13 @@ SPEC: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Something in the file system as it shall be, as far as mode and owners go."""
+class Source(File):
+    """A file that instances are started from."""
 
-    path: Path
-    mode: int
-    user: str = "root"
-    group: str = "root"
-
-    def is_owned(self) -> bool:
-        """Whether mode and owners are what they shall be."""
-        status = self.path.stat()
-        expected = (self.mode, uid(self.user), gid(self.group))
-        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) == expected
-
-    def own(self, path: Path) -> None:
-        """Set mode and owners; the age of a file stays."""
-        os.chown(path, uid(self.user), gid(self.group))
-        path.chmod(self.mode)
-
-
-@dataclass(frozen=True)
-class Directory(Place):
-    """A directory as it shall be."""
-
-    def differs(self) -> bool:
-        """Whether it is not there, or belongs to somebody else."""
-        return not (self.path.is_dir() and self.is_owned())
-
-    def make(self) -> None:
-        """Let it be there as it shall be, and for all to pass through what is above it, whatever root's umask is."""
-        for path in reversed([self.path, *self.path.parents]):
-            if not path.is_dir():
-                path.mkdir()
-                path.chmod(0o755)
-        self.own(self.path)
-
-
-@dataclass(frozen=True)
-class File(Place):
-    """A file as it shall be."""
-
-    content: str = ""
-    instance: str | None = ""  # that is started from it; "": every one, None: none
+    instance: str | None = ""  # "": every one is, None: none
     options: bool = False  # the argument parser of the release has to accept it
     unit: bool = False  # systemd has to accept it
     secret: bool = False  # no diff shows it
-
-    def before(self) -> str | None:
-        """What it says so far; None: it is not there."""
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
-
-    def write(self, module: AnsibleModule) -> None:
-        """Put it in the place of the old one, in one rename."""
-        new = self.path.with_name(f".{self.path.name}.new")
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600)
-        new.write_text(self.content, encoding="utf-8")
-        self.own(new)
-        if self.unit:
-            check_unit(module, new, self.path.name)
-        new.replace(self.path)
-
-
-def uid(user: str) -> int:
-    """The number of a user; -1 where there is none, as in check mode on a fresh host."""
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return -1
-
-
-def gid(group: str) -> int:
-    """The number of a group; -1 where there is none, as in check mode on a fresh host."""
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        return -1
 
 
 def is_prepared(given: dict[str, Any]) -> bool:
@@ -307,23 +241,23 @@ def wanted_directories(given: dict[str, Any]) -> list[Directory]:
     ]
 
 
-def wanted_files(given: dict[str, Any]) -> Iterator[File]:
+def wanted_files(given: dict[str, Any]) -> Iterator[Source]:
     """All files, each as it shall be, the unit last: systemd looks whether what it is to start is there."""
     header, directory, group = given["header"], Path(given["directory"]), given["group"]
     for instance in given["instances"]:
         name = instance["id"]
         options = options_file(instance["engine_args"], header)
         variables = environment_file({**given["environment"], **instance.get("env", {})}, header)
-        yield File(directory / f"{name}.yaml", 0o640, "root", group, options, name, options=True)
-        yield File(directory / f"{name}.env", 0o640, "root", group, variables, name)
+        yield Source(directory / f"{name}.yaml", 0o640, "root", group, options, name, options=True)
+        yield Source(directory / f"{name}.env", 0o640, "root", group, variables, name)
     secrets = environment_file(given["secrets"], header)
-    yield File(Path(given["secrets_file"]), 0o600, content=secrets, secret=True)
+    yield Source(Path(given["secrets_file"]), 0o600, content=secrets, secret=True)
     fact = json.dumps(local_fact(given["instances"]), indent=2) + "\n"
-    yield File(Path(given["fact_file"]), 0o644, content=fact, instance=None)
-    yield File(Path(given["unit_file"]), 0o644, content=given["unit"], unit=True)
+    yield Source(Path(given["fact_file"]), 0o644, content=fact, instance=None)
+    yield Source(Path(given["unit_file"]), 0o644, content=given["unit"], unit=True)
 
 
-def check_options(module: AnsibleModule, files: list[File]) -> None:
+def check_options(module: AnsibleModule, files: list[Source]) -> None:
     """Fail with the words of vLLM's own parser, unless it accepts the options."""
     command = module.params["check"]
     if module.check_mode and not all(Path(word).exists() for word in command if word.startswith("/")):
@@ -331,13 +265,13 @@ def check_options(module: AnsibleModule, files: list[File]) -> None:
     for file in files:
         candidate = Path(module.tmpdir, file.path.name)
         candidate.write_text(file.content, encoding="utf-8")
-        code, output, errors = module.run_command([*command, str(candidate)])
+        code, output, errors = module.run_command([*command, str(candidate)], expand_user_and_vars=False)
         if code:
             said = (errors or output).strip().replace(str(candidate), str(file.path))
             module.fail_json(msg=f"{file.instance}: vLLM does not accept its options. Nothing was changed. {said}")
 
 
-def check_unit(module: AnsibleModule, path: Path, name: str) -> None:
+def check_unit(module: AnsibleModule, name: str, path: Path) -> None:
     """Fail unless systemd can read the unit."""
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"{path}:{name}"]
     code, output, errors = module.run_command(command)
@@ -368,11 +302,6 @@ def switch(link: Path, release: str) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(release)
     new.replace(link)
-
-
-def diff_of(path: Path, before: str, after: str) -> dict[str, str]:
-    """One entry of the diff that Ansible shows."""
-    return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
 
 
 def main() -> None:
@@ -416,7 +345,7 @@ def main() -> None:
         if switching:
             switch(link, given["release"])
         for file in rewritten:
-            file.write(module)
+            file.write(partial(check_unit, module, file.path.name) if file.unit else unchecked)
         for path in removed:
             path.unlink()
 

@@ -9,7 +9,7 @@ short_description: The fleet plan as files to keep
 version_added: 0.2.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Makes of a fleet plan what M(ansible.builtin.copy) can write. C(plan.json) is for programs, C(plan.txt) for
+  - Makes of a fleet plan what M(gpuhosts.vllm.fleet_keep) writes. C(plan.json) is for programs, C(plan.txt) for
     terminals, and C(plan.html) is a page for browsers that needs nothing else.
   - Of environment variables the files have the names alone, because a value may be a secret.
   - Runs on the controller; contacts no host and changes nothing.
@@ -38,11 +38,9 @@ EXAMPLES = r"""
   register: report
 
 - name: Keep it
-  ansible.builtin.copy:
-    dest: "reports/{{ item.name }}"
-    content: "{{ item.content }}"
-    mode: "0644"
-  loop: "{{ report.files }}"
+  gpuhosts.vllm.fleet_keep:
+    directory: reports
+    files: "{{ report.files }}"
 """
 
 RETURN = r"""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import places
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_config
 
 from tests.unit.plugins.conftest import RunModule
@@ -50,8 +51,8 @@ def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("RUNNING", str(tmp_path / "running"))
     # Only root gives files away.
-    monkeypatch.setattr(engine_config.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
-    monkeypatch.setattr(engine_config.os, "chown", lambda *_: None)
+    monkeypatch.setattr(places.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
+    monkeypatch.setattr(places.os, "chown", lambda *_: None)
 
     def run(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
         usual = {

@@ -1,0 +1,104 @@
+"""Files and directories as they shall be: content, mode and owners; private to the collection."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Directory", "File", "Place", "diff_of", "gid", "uid", "unchecked"]
+
+
+def uid(user: str) -> int:
+    """The number of a user; -1 where there is none, as in check mode on a fresh host."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return -1
+
+
+def gid(group: str) -> int:
+    """The number of a group; -1 where there is none, as in check mode on a fresh host."""
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return -1
+
+
+def make_directories(path: Path) -> None:
+    """Make what is missing, for all to pass through, whatever root's umask is."""
+    for directory in reversed([path, *path.parents]):
+        if not directory.is_dir():
+            directory.mkdir()
+            directory.chmod(0o755)
+
+
+def diff_of(path: Path, before: str, after: str) -> dict[str, str]:
+    """One entry of the diff that Ansible shows."""
+    return {"before_header": str(path), "after_header": str(path), "before": before, "after": after}
+
+
+def unchecked(_: Path) -> None:
+    """The check of a file that nothing has to be asked about."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Something in the file system as it shall be, as far as mode and owners go."""
+
+    path: Path
+    mode: int
+    user: str = "root"
+    group: str = "root"
+
+    def is_owned(self) -> bool:
+        """Whether mode and owners are what they shall be."""
+        status = self.path.stat()
+        expected = (self.mode, uid(self.user), gid(self.group))
+        return (status.st_mode & 0o7777, status.st_uid, status.st_gid) == expected
+
+    def own(self, path: Path) -> None:
+        """Set mode and owners; the age of a file stays."""
+        os.chown(path, uid(self.user), gid(self.group))
+        path.chmod(self.mode)
+
+
+@dataclass(frozen=True)
+class Directory(Place):
+    """A directory as it shall be."""
+
+    def differs(self) -> bool:
+        """Whether it is not there, or belongs to somebody else."""
+        return not (self.path.is_dir() and self.is_owned())
+
+    def make(self) -> None:
+        """Let it be there as it shall be."""
+        make_directories(self.path)
+        self.own(self.path)
+
+
+@dataclass(frozen=True)
+class File(Place):
+    """A file as it shall be."""
+
+    content: str = ""
+
+    def before(self) -> str | None:
+        """What it says so far; None: it is not there."""
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def write(self, check: Callable[[Path], None] = unchecked) -> None:
+        """Put it in the place of the old one, in one rename, unless the check of the new one ends the module."""
+        new = self.path.with_name(f".{self.path.name}.new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.write_text(self.content, encoding="utf-8")
+        self.own(new)
+        check(new)
+        new.replace(self.path)

@@ -1,0 +1,291 @@
+#!/usr/bin/python
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_config
+short_description: Write what a service is started from, and have it run from that
+version_added: 0.2.0
+author: gpuhosts maintainers (@gpuhosts)
+description:
+  - Writes files, restarts or reloads the service where one of them is another one now, starts it where it does not run,
+    now and at every boot, and waits until it answers.
+  - A new file replaces the old one only when its check accepts it. When the service that ran before does not answer
+    with the new files, the old ones come back and it runs with these.
+  - Does nothing where a package is missing, and tells which.
+extends_documentation_fragment: gpuhosts.vllm.attributes
+attributes:
+  check_mode:
+    support: full
+    details: The checks of files are not run, because one file may need another one in its place.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  name:
+    description: The unit, without C(.service).
+    type: str
+    required: true
+  packages:
+    description: What has to be installed.
+    type: list
+    elements: str
+    required: true
+  files:
+    description: The files, which belong to root, in the order in which they are written.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Where it lies. Directories that are missing are made.
+        type: path
+        required: true
+      content:
+        description: What it says.
+        type: str
+        required: true
+      check:
+        description: Command that must accept the new file, as a list of words, C(%s) in one of them being its path.
+        type: list
+        elements: str
+        default: []
+      taken_up_by:
+        description: What the service needs for it. V(nothing) is for files that it watches.
+        type: str
+        choices: [restart, reload, nothing]
+        default: restart
+  absent:
+    description: Files that must not be there; of no concern to the service.
+    type: list
+    elements: path
+    default: []
+  urls:
+    description: Where it answers 200 when it is ready.
+    type: list
+    elements: str
+    required: true
+  answer:
+    description: What it then says; anything by default.
+    type: str
+  timeout:
+    description: Seconds until it answers at all of them.
+    type: int
+    default: 10
+"""
+
+EXAMPLES = r"""
+- name: Run NGINX
+  gpuhosts.vllm.service_config:
+    name: nginx
+    packages: [nginx]
+    files:
+      - path: /etc/nginx/nginx.conf
+        content: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
+        check: [nginx, -t, -c, "%s"]
+        taken_up_by: reload
+    urls: [http://127.0.0.1/health]
+  register: nginx
+
+- name: Install what is missing
+  ansible.builtin.apt:
+    name: "{{ nginx.missing }}"
+  when: nginx.missing | length > 0
+"""
+
+RETURN = r"""
+missing:
+  description: Packages that are not there.
+  returned: success
+  type: list
+  elements: str
+files:
+  description: Files that were written or removed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/nginx/nginx.conf]
+steps:
+  description: What was done to the service, as verbs of C(systemctl).
+  returned: success
+  type: list
+  elements: str
+  sample: [reload]
+"""
+
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import File, diff_of, make_directories
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import PROPERTIES, State, steps
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import run
+
+SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "packages": {"type": "list", "elements": "str", "required": True},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "path": {"type": "path", "required": True},
+            "content": {"type": "str", "required": True},
+            "check": {"type": "list", "elements": "str", "default": []},
+            "taken_up_by": {"type": "str", "choices": ["restart", "reload", "nothing"], "default": "restart"},
+        },
+    },
+    "absent": {"type": "list", "elements": "path", "default": []},
+    "urls": {"type": "list", "elements": "str", "required": True},
+    "answer": {"type": "str"},
+    "timeout": {"type": "int", "default": 10},
+}
+ROOT = Path("/")
+UNITS = Path("/etc/systemd/system")
+REQUEST_SECONDS = 5
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a service of this host needs no proxy
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that is not as it shall be."""
+
+    file: File
+    before: str | None  # None: it is not there
+    check: tuple[str, ...]
+    taken_up_by: str
+
+    def undo(self) -> None:
+        """Have it as it was."""
+        if self.before is None:
+            self.file.path.unlink(missing_ok=True)
+        else:
+            File(self.file.path, self.file.mode, content=self.before).write()
+
+
+class Service:
+    """The service, and all that is done to it."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Look at the unit."""
+        self.module = module
+        self.name: str = module.params["name"]
+        self.state = State.from_properties(self.systemctl("show", f"--property={PROPERTIES}"))
+
+    def systemctl(self, verb: str, *options: str) -> str:
+        """Do something to the unit; what systemctl says, or the end of the module."""
+        return str(self.module.run_command(["systemctl", verb, *options, f"{self.name}.service"], check_rc=True)[1])
+
+    def write(self, changes: list[Change]) -> None:
+        """Write files, each only when its check accepts it; all of them, or none."""
+        for number, change in enumerate(changes):
+            make_directories(change.file.path.parent)
+
+            def check(new: Path, change: Change = change, done: list[Change] = changes[:number]) -> None:
+                command = [word.replace("%s", str(new)) for word in change.check]
+                code, output, errors = self.module.run_command(command, expand_user_and_vars=False) if command else OK
+                if code:
+                    new.unlink()
+                    for earlier in done:
+                        earlier.undo()
+                    said = (errors or output).strip().replace(str(new), str(change.file.path))
+                    self.module.fail_json(msg=f"{change.file.path} stays as it is: {command[0]} refuses it. {said}")
+
+            change.file.write(check)
+
+    def run(self, verbs: list[str], changes: list[Change]) -> str:
+        """Do what has to be done to the unit; why it does not answer then, or ""."""
+        if any(UNITS in change.file.path.parents for change in changes):
+            self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+        for verb in verbs:
+            code, output, errors = self.module.run_command(["systemctl", verb, f"{self.name}.service"])
+            if code:
+                return (errors or output).strip()
+        return self.wait()
+
+    def wait(self) -> str:
+        """Wait until the service answers everywhere; why it does not, or ""."""
+        deadline = time.monotonic() + self.module.params["timeout"]
+        for url in self.module.params["urls"]:
+            while problem := self.ask(url):
+                if time.monotonic() > deadline:
+                    return f"{url}: {problem}"
+                time.sleep(0.2)
+        return ""
+
+    def ask(self, url: str) -> str:
+        """Ask once; what is wrong with the answer, or ""."""
+        try:
+            with DIRECT.open(url, timeout=REQUEST_SECONDS) as response:
+                text = response.read().decode(errors="replace")
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            return str(error)
+        expected = self.module.params["answer"]
+        return "" if expected in (None, text) else f"it says {text[:80]!r}"
+
+
+OK = (0, "", "")
+
+
+def differing(given: dict[str, Any]) -> list[Change]:
+    """The files that are not as they shall be."""
+    changes = []
+    for entry in given["files"]:
+        file = File(Path(entry["path"]), 0o644, content=entry["content"])
+        before = file.before()
+        if before != file.content or not file.is_owned():
+            taken_up_by = entry["taken_up_by"] if before != file.content else "nothing"
+            changes.append(Change(file, before, tuple(entry["check"]), taken_up_by))
+    return changes
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    given = module.params
+    there = {package.name for package in read_packages(ROOT, run, given["packages"]) if package.configured}
+    missing = [name for name in given["packages"] if name not in there]
+    if missing:
+        module.exit_json(changed=False, missing=missing, files=[], steps=[])
+
+    service = Service(module)
+    changes = differing(given)
+    removed = [path for path in map(Path, given["absent"]) if path.is_symlink() or path.exists()]
+    verbs = steps(service.state, [change.taken_up_by for change in changes])
+    diff = [diff_of(change.file.path, change.before or "", change.file.content) for change in changes]
+    diff += [diff_of(path, f"{path}\n", "") for path in removed]
+
+    if not module.check_mode:
+        service.write(changes)
+        for path in removed:
+            path.unlink()
+        problem = service.run(verbs, changes)
+        if problem and service.state.runs and changes:
+            for change in changes:
+                change.undo()
+            back = service.run(["restart"], changes)
+            now = (
+                f"does not run with the old ones either ({back})" if back else "runs with the old ones, which are back"
+            )
+            new = ", ".join(str(change.file.path) for change in changes)
+            module.fail_json(msg=f"{given['name']} does not answer with the new {new} ({problem}). It {now}.")
+        if problem:
+            hint = f"Ask its journal: journalctl --unit={given['name']}"
+            module.fail_json(msg=f"{given['name']} does not answer ({problem}). {hint}")
+    module.exit_json(
+        changed=bool(changes or removed or verbs),
+        missing=[],
+        files=[str(path) for path in [*(change.file.path for change in changes), *removed]],
+        steps=verbs,
+        diff=diff,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The module service_config, from its arguments to the files and to what systemd is told."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import places
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import State, steps
+from ansible_collections.gpuhosts.vllm.plugins.modules import service_config
+
+from tests.unit.plugins.conftest import RunModule
+
+Configure = Callable[..., dict[str, Any]]
+
+STATUS = """Package: web
+Status: install ok installed
+Architecture: amd64
+
+Package: half
+Status: install ok half-configured
+Architecture: amd64
+"""
+# It runs when there is a file "runs", and at boot when there is one "enabled"; it does not start with a bad web.conf.
+SYSTEMCTL = """#!/bin/sh
+cd "$HOST"
+case "$1" in
+show) [ -e runs ] && echo ActiveState=active || echo ActiveState=inactive
+    [ -e enabled ] && echo UnitFileState=enabled || echo UnitFileState=disabled; exit ;;
+enable) touch enabled ;;
+start|restart)
+    touch runs
+    if grep -q bad web.conf; then rm runs; echo "$*" >> said; echo "web is bad" >&2; exit 1; fi ;;
+esac
+echo "$*" >> said
+"""
+PICKY = """#!/bin/sh
+if grep -q refused "$1"; then echo "in $1 is something refused" >&2; exit 1; fi
+"""
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers as the test says."""
+
+    text = b"ok\n"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def configure(run_module: RunModule, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Run the module on a host below tmp_path."""
+    for name in ("bin", "remote", "var/lib/dpkg"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").write_text(STATUS)
+    for name, text in {"systemctl": SYSTEMCTL, "picky": PICKY}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOST", str(tmp_path))
+    monkeypatch.setattr(service_config, "ROOT", tmp_path)
+    monkeypatch.setattr(service_config, "UNITS", tmp_path / "units")
+    # Only root gives files away.
+    monkeypatch.setattr(places.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
+    monkeypatch.setattr(places.os, "chown", lambda *_: None)
+
+    def run(files: dict[str, str], **more: Any) -> dict[str, Any]:
+        takes = {"web.conf": "restart", "routes": "reload", "targets": "nothing"}
+        entries = [
+            {
+                "path": str(tmp_path / name),
+                "content": text,
+                "check": ["picky", "%s"],
+                "taken_up_by": takes.get(name, "restart"),
+            }
+            for name, text in files.items()
+        ]
+        usual = {"name": "web", "packages": ["web"], "files": entries, "urls": [url], "answer": "ok\n", "timeout": 0}
+        host = {"_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path / "remote")}
+        return run_module(service_config, **(usual | host | more))
+
+    return run
+
+
+def said(host: Path) -> list[str]:
+    """What systemd was told since the last time."""
+    path = host / "said"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def test_a_fresh_service_is_written_and_started_and_then_left_alone(configure: Configure, tmp_path: Path) -> None:
+    files = {"web.conf": "a\n", "routes": "b\n", "units/web.service.d/own.conf": "[Service]\n"}
+
+    result = configure(files)
+
+    assert (result["changed"], result["steps"]) == (True, ["enable", "start"])
+    assert said(tmp_path) == ["daemon-reload", "enable web.service", "start web.service"]
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+    again = configure(files)
+    assert (again["changed"], again["files"], again["steps"], again["diff"]) == (False, [], [], [])
+    assert said(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["another", "half"])
+def test_without_its_package_nothing_is_done(configure: Configure, tmp_path: Path, missing: str) -> None:
+    result = configure({"web.conf": "a\n"}, packages=["web", missing])
+
+    assert (result["changed"], result["missing"]) == (False, [missing])
+    assert not (tmp_path / "web.conf").exists()
+    assert said(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("web.conf", ["restart web.service"]), ("routes", ["reload web.service"]), ("targets", [])],
+)
+def test_every_file_is_taken_up_as_it_has_to_be(
+    configure: Configure, tmp_path: Path, name: str, told: list[str]
+) -> None:
+    files = {"web.conf": "a\n", "routes": "b\n", "targets": "c\n"}
+    configure(files)
+    said(tmp_path)
+    changed = files | {name: "new\n"}
+
+    would = configure(changed, _ansible_check_mode=True)
+
+    assert (would["changed"], would["files"]) == (True, [str(tmp_path / name)])
+    assert [entry["after"] for entry in would["diff"]] == ["new\n"]
+    assert (tmp_path / name).read_text() == files[name]
+    assert said(tmp_path) == []
+    assert configure(changed)["steps"] == would["steps"]
+    assert said(tmp_path) == told
+
+
+def test_another_mode_is_mended_and_nothing_restarts(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n"})
+    said(tmp_path)
+    (tmp_path / "web.conf").chmod(0o600)
+
+    assert configure({"web.conf": "a\n"})["changed"]
+
+    assert (tmp_path / "web.conf").stat().st_mode & 0o777 == 0o644
+    assert said(tmp_path) == []
+
+
+def test_what_is_refused_leaves_all_files_as_they_were(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n"})
+    said(tmp_path)
+
+    result = configure({"web.conf": "b\n", "fresh": "b\n", "routes": "refused\n"})
+
+    routes = tmp_path / "routes"
+    assert result["failed"]
+    assert result["msg"] == f"{routes} stays as it is: picky refuses it. in {routes} is something refused"
+    assert (tmp_path / "web.conf").read_text() == "a\n"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["enabled", "runs", "web.conf"]
+
+
+def test_the_old_files_come_back_when_it_does_not_run_with_the_new(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n"})
+    said(tmp_path)
+
+    result = configure({"web.conf": "bad\n"})
+
+    new = tmp_path / "web.conf"
+    expected = f"web does not answer with the new {new} (web is bad). It runs with the old ones, which are back."
+    assert result["msg"] == expected
+    assert (tmp_path / "web.conf").read_text() == "a\n"
+    assert said(tmp_path) == ["restart web.service", "restart web.service"]
+
+
+def test_one_that_runs_and_does_not_answer_is_a_failure(configure: Configure, url: str) -> None:
+    configure({"web.conf": "a\n"})
+
+    result = configure({"web.conf": "a\n"}, answer="fine")
+
+    assert result["msg"] == (f"web does not answer ({url}: it says 'ok\\n'). Ask its journal: journalctl --unit=web")
+
+
+def test_files_that_must_not_be_there_go(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n"})
+    (tmp_path / "default").symlink_to("nowhere")
+    said(tmp_path)
+
+    result = configure({"web.conf": "a\n"}, absent=[str(tmp_path / "default"), str(tmp_path / "another")])
+
+    assert (result["changed"], result["files"]) == (True, [str(tmp_path / "default")])
+    assert not (tmp_path / "default").is_symlink()
+    assert said(tmp_path) == []
+
+
+def test_one_restart_is_enough() -> None:
+    running = State(runs=True, enabled=True)
+    assert steps(running, ["reload", "restart", "nothing"]) == ["restart"]
+    assert steps(State(runs=False, enabled=True), ["reload"]) == ["start"]
+    assert steps(State(runs=True, enabled=False), []) == ["enable"]
