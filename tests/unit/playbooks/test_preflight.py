@@ -48,3 +48,23 @@ def test_every_host_is_looked_at_and_one_that_is_refused_ends_the_run(
     assert "Hardware |" not in done.text
     assert "Preflight | Every host" in done.text
     assert all(counts["changed"] == 0 for counts in done.recap.values())
+
+
+@pytest.mark.parametrize(
+    ("playbooks", "more", "read"),
+    [
+        (["plan"], [], True),
+        (["preflight", "plan"], [], False),
+        (["preflight", "plan"], ["-e", '{"nvidia_driver_changed": true}'], True),
+    ],
+    ids=["alone", "after a preflight", "after another driver"],
+)
+def test_the_gpus_are_read_once(
+    play: Play, inventory: dict[str, Any], tmp_path: Path, playbooks: list[str], more: list[str], read: bool
+) -> None:
+    inventory["all"] = {"vars": {"ansible_become": False, "nvidia_driver_source": "none"}}
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text("{}")
+    done = play(on_debian(tmp_path, *playbooks), *more)
+    assert done.code == 0
+    assert ("TASK [Read the GPUs" in done.text) == read
