@@ -24,7 +24,7 @@ from .driver_texts import (
     preferences,
     versionlock,
 )
-from .platform import resolve
+from .platform import filled, resolve
 
 __all__ = ["Host", "Plan", "Wishes", "nvidias_version", "plan_driver", "reboots"]
 
@@ -191,31 +191,16 @@ def plan_driver(
     )
 
 
-def _filled(value: Any, wishes: Wishes, driver: Driver) -> Any:
-    """A table with its placeholders filled in."""
-    if isinstance(value, Mapping):
-        suffixed = int(wishes.branch) < value["suffix_before"] if "suffix_before" in value else None
-        filled = {key: _filled(one, wishes, driver) for key, one in value.items()}
-        if suffixed is None:
-            return filled
-        return _replaced(filled, "{suffix}", f"-{wishes.branch}" if suffixed else "")
-    if isinstance(value, list):
-        return [_filled(one, wishes, driver) for one in value]
-    if not isinstance(value, str):
-        return value
-    flavour = re.sub(r"^[^-]+(-[0-9][^-]*)?-", "", driver.kernel)
-    placeholders = {"{branch}": wishes.branch, "{kernel}": driver.kernel, "{kernel_flavour}": flavour}
-    for placeholder, text in placeholders.items():
-        value = value.replace(placeholder, text)
-    return value
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _replaced(one, old, new) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_replaced(one, old, new) for one in value]
-    return value.replace(old, new) if isinstance(value, str) else value
+def _filled(table: Mapping[str, Any], wishes: Wishes, driver: Driver) -> dict[str, Any]:
+    """The table of a platform with its placeholders filled in."""
+    before = table["packages"][wishes.source].get("suffix_before", 0)
+    texts = {
+        "branch": wishes.branch,
+        "suffix": f"-{wishes.branch}" if wishes.branch.isdigit() and int(wishes.branch) < before else "",
+        "kernel": driver.kernel,
+        "kernel_flavour": re.sub(r"^[^-]+(-[0-9][^-]*)?-", "", driver.kernel),
+    }
+    return filled(table, texts)
 
 
 def _removal(driver: Driver, platform: Mapping[str, Any]) -> str:

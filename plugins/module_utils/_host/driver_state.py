@@ -76,7 +76,7 @@ def has_component(root: Path, component: str, own: str) -> bool:
 def is_enrolled(key: str) -> bool:
     """Whether the firmware knows the key that signs kernel modules; False when nobody can tell."""
     # The exit status is 1 for an enrolled key.
-    return "is already enrolled" in answer(["mokutil", "--test-key", key])[1]
+    return "is already enrolled" in answer(["mokutil", "--test-key", key]).output
 
 
 def query(plan: Plan) -> list[str]:

@@ -6,12 +6,21 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Run", "answer", "read_text", "run"]
+__all__ = ["Answer", "Run", "answer", "read_text", "run"]
 
 Run = Callable[[Sequence[str]], str]  # standard output of a command; "" when it fails or is not there
 
 COMMAND_SECONDS = 30
+
+
+class Answer(NamedTuple):
+    """What a command has said; its exit status is -1 when it is not there or hangs."""
+
+    code: int
+    output: str = ""
+    errors: str = ""
 
 
 def read_text(path: Path) -> str:
@@ -24,12 +33,12 @@ def read_text(path: Path) -> str:
 
 def run(command: Sequence[str]) -> str:
     """The output of a command in English; "" when it is not there, fails or hangs."""
-    code, output = answer(command)
-    return "" if code else output
+    done = answer(command)
+    return "" if done.code else done.output
 
 
-def answer(command: Sequence[str]) -> tuple[int, str]:
-    """Exit status and output of a command in English; (-1, "") when it is not there or hangs."""
+def answer(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> Answer:
+    """Exit status and output of a command in English."""
     environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(
@@ -39,8 +48,8 @@ def answer(command: Sequence[str]) -> tuple[int, str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=COMMAND_SECONDS,
+            timeout=seconds,
         )
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
-        return -1, ""
-    return done.returncode, done.stdout
+        return Answer(-1)
+    return Answer(done.returncode, done.stdout, done.stderr)

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 _MODE = 0o644
-_UNKNOWN = "sha256:"  # a file that only has to be there
+# In the place of a content; without digits, or with the address of a file of checksums, the file only has to be there.
+_CHECKSUM = re.compile(r"(sha(?:1|224|256|384|512)):(\S*)")
 _TRUTHS = {"yes": "1", "true": "1", "no": "0", "false": "0"}
 # What systemctl is-enabled says yes to.
 _STARTING = ("enabled", "enabled-runtime", "static", "indirect", "alias", "generated")
@@ -42,7 +43,7 @@ class Service:
 
 
 def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
-    """Sentences about files of mode 0644 that are not as wanted; content by path, or ``sha256:...`` in its place."""
+    """Sentences about files of mode 0644 that are not as wanted; content by path, or a checksum in its place."""
     found: list[str] = []
     for path, content in files.items():
         file = root / path.lstrip("/")
@@ -51,11 +52,7 @@ def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
         except OSError:
             found.append(f"{path} is not there")
             continue
-        if content.startswith("sha256:"):
-            same = content in (_checksum(present), _UNKNOWN)
-        else:
-            same = present == content.encode()
-        if not same:
+        if not _has(present, content):
             found.append(f"{path} is another one")
         elif mode != _MODE:
             found.append(f"{path} has mode {mode:04o}, not {_MODE:04o}")
@@ -125,5 +122,10 @@ def _is(package: Package, version: str) -> bool:
     return version in (package.version, package.version.partition(":")[2] if package.manager == "rpm" else "")
 
 
-def _checksum(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def _has(present: bytes, wanted: str) -> bool:
+    """Whether what is there is the wanted content, or has the checksum (``ALGORITHM:DIGITS``) in its place."""
+    checksum = _CHECKSUM.fullmatch(wanted)
+    if not checksum:
+        return present == wanted.encode()
+    algorithm, digits = checksum.groups()
+    return not digits or "/" in digits or hashlib.new(algorithm, present).hexdigest() == digits.lower()
