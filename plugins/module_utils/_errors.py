@@ -10,6 +10,7 @@
     │   └── KvCacheError     vLLM's own planner would refuse this KV cache
     ├── CalibrationError     what was kept as calibration is none
     ├── DriverError          a driver that cannot be installed on a host as it was asked for
+    ├── ContainersError      a Docker Engine or container toolkit that a host cannot have as it was asked for
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -29,6 +30,7 @@ __all__ = [
     "BusyError",
     "CalibrationError",
     "ConfigFileError",
+    "ContainersError",
     "DriverError",
     "FleetError",
     "KvCacheError",
@@ -92,6 +94,10 @@ class CalibrationError(FleetError):
 
 class DriverError(FleetError):
     """A driver that cannot be installed as asked for; the message names the host, the reason and what to do."""
+
+
+class ContainersError(FleetError):
+    """An engine or a toolkit that cannot be as asked for; the message names the host, the reason and what to do."""
 
 
 class NotReadyError(FleetError):

@@ -65,22 +65,14 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ConfigFileError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.daemon_json import merge, parse, render
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.daemon_json import decode, merge, parse, render
 
 MODE = 0o644  # of a new file; no secrets belong in it
 
 
 def read(path: Path) -> str:
     """The text of the file, empty where there is none; raises ConfigFileError when it is not text."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise ConfigFileError(
-            f"{path}: not UTF-8 text (byte {error.start}: {error.reason}). Nothing was changed. "
-            "Move the file out of the way."
-        ) from error
+    return decode(path.read_bytes() if path.exists() else b"", str(path))
 
 
 def replace(module: AnsibleModule, path: Path, text: str) -> str:

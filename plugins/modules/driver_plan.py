@@ -12,28 +12,10 @@ description:
     and compares that with what is there. Changes nothing.
   - A wish that cannot be met on this host fails, with what to do.
   - Nothing is asked of apt, dnf or a network, unless O(ask) says so.
-extends_documentation_fragment: gpuhosts.vllm.attributes
+extends_documentation_fragment:
+  - gpuhosts.vllm.attributes
+  - gpuhosts.vllm.planned
 options:
-  host:
-    description: Name of the host in messages.
-    type: str
-    required: true
-  distribution:
-    description: The fact C(distribution).
-    type: str
-    required: true
-  distribution_version:
-    description: The fact C(distribution_version).
-    type: str
-    required: true
-  platforms:
-    description: What differs between distributions, as in C(vars/main.yml) of the role C(nvidia_driver).
-    type: dict
-    required: true
-  wishes:
-    description: Variables of that role, without their prefix.
-    type: dict
-    required: true
   ask:
     description: Whether to ask NVIDIA's repository which versions it has. It must be known to the host.
     type: bool
@@ -77,11 +59,10 @@ ansible_facts:
   type: dict
 """
 
-from dataclasses import fields
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import DriverError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import DriverError, FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver, read_driver
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan import (
     Host,
@@ -96,6 +77,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state i
     offered_versions,
     query,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.planned import ARGUMENTS, wishes_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import run
 
@@ -148,21 +130,16 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "host": {"type": "str", "required": True},
-            "distribution": {"type": "str", "required": True},
-            "distribution_version": {"type": "str", "required": True},
-            "platforms": {"type": "dict", "required": True},
-            "wishes": {"type": "dict", "required": True},
+            **ARGUMENTS,
             "ask": {"type": "bool", "default": False},
             "changed": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    known = {field.name for field in fields(Wishes)}
-    unknown = sorted(set(module.params["wishes"]) - known)
-    if unknown:
-        module.fail_json(msg=f"wishes: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    wishes = Wishes(**module.params["wishes"])
+    try:
+        wishes = wishes_of(Wishes, module.params["wishes"])
+    except FleetError as error:
+        module.fail_json(msg=str(error))
     driver = read_driver()
     facts = {"driver_facts": driver.to_dict()}
     if wishes.source == "none":

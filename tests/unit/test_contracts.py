@@ -50,7 +50,7 @@ def tracked_files() -> Iterator[Path]:
 def test_there_is_something_to_check() -> None:
     """Without it, the tests below would pass in an empty tree."""
     assert {"docker_engine", "exporters", "nginx_lb", "nvidia_container_toolkit", "nvidia_driver"} <= set(ROLES)
-    assert {"fleet", "prometheus", "vllm"} <= set(ROLES)
+    assert {"common", "fleet", "prometheus", "vllm"} <= set(ROLES)
     assert {"chat_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
     assert {"backends", "fleet_hosts", "launches_on", "scrape_targets"} <= set(FILTERS)
     assert {template.split("/")[0] for template in TEMPLATES} >= {"nginx_lb", "prometheus", "vllm"}
@@ -77,6 +77,9 @@ def test_every_role_is_run_by_a_scenario_or_in_the_lab(role: str) -> None:
     runs = [*ROOT.glob("molecule/*/*.yml"), *(ROOT / name for name in set(re.findall(r"playbooks/\w+\.yml", tests)))]
     for path in runs:
         runs += [path.parent / name for name in re.findall(r"import_playbook: ([\w/]+\.yml)", path.read_text())]
+    for path in runs:  # what runs roles that are run; it grows on the way
+        for name in re.findall(r"\bgpuhosts\.vllm\.(\w+)\b", path.read_text()):
+            runs += [task for task in ROOT.glob(f"roles/{name}/tasks/*.yml") if task not in runs]
     assert [path for path in runs if re.search(rf"\bgpuhosts\.vllm\.{role}\b", path.read_text())]
 
 

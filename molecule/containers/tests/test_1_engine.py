@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ def test_the_engine_runs_with_them_now_and_at_every_boot(host: Any) -> None:
     info = json.loads(host.check_output("docker info --format '{{ json . }}'"))
     assert (info["Driver"], info["LiveRestoreEnabled"], info["LoggingDriver"]) == ("overlay2", True, "json-file")
     assert "site=lab" in info["Labels"]
+
+
+def test_a_run_with_nothing_to_do_is_short_and_asks_no_package_manager(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    result = converge()
+
+    assert "Packages |" not in result.stdout
+    recaps = re.findall(r"ok=(\d+) +changed=(\d+) +unreachable=0 +failed=0 +skipped=(\d+)", result.stdout)
+    assert [changed for _, changed, _ in recaps] == ["0"] * len(engines), result.stdout
+    assert all(int(ok) + int(skipped) <= 11 for ok, _, skipped in recaps), recaps  # facts included
 
 
 def test_a_container_runs_and_its_log_is_bounded(engines: list[Engine]) -> None:

@@ -1,6 +1,6 @@
 """Docker's ``daemon.json``, a file that several programs and people share: what others wrote stays.
 
-The pure part of the module ``daemon_json``: parse, merge, print. Nothing here knows of Ansible or touches a file.
+The pure part of the module ``daemon_json``: decode, parse, merge, print. Nothing here knows of Ansible or of files.
 """
 
 from __future__ import annotations
@@ -12,9 +12,20 @@ from typing import Any
 from .._errors import ConfigFileError
 from .merge import merged
 
-__all__ = ["merge", "parse", "render"]
+__all__ = ["decode", "merge", "parse", "render"]
 
 _DEFAULT_LOG_DRIVER = "json-file"  # what the engine uses when the file names none
+
+
+def decode(content: bytes, path: str) -> str:
+    """The text of a ``daemon.json``; raises ConfigFileError naming ``path`` when it is none."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigFileError(
+            f"{path}: not UTF-8 text (byte {error.start}: {error.reason}). Nothing was changed. "
+            "Move the file out of the way."
+        ) from error
 
 
 def parse(text: str, path: str) -> dict[str, Any]:

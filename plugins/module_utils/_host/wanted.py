@@ -19,6 +19,7 @@ from .system import Run, read_text
 
 __all__ = [
     "Service",
+    "differing_directories",
     "differing_files",
     "differing_packages",
     "differing_services",
@@ -26,7 +27,7 @@ __all__ = [
     "read_services",
 ]
 
-_MODE = 0o644
+_MODE, _DIRECTORY_MODE = 0o644, 0o755
 # In the place of a content; without digits, or with the address of a file of checksums, the file only has to be there.
 _CHECKSUM = re.compile(r"(sha(?:1|224|256|384|512)):(\S*)")
 _TRUTHS = {"yes": "1", "true": "1", "no": "0", "false": "0"}
@@ -56,6 +57,18 @@ def differing_files(root: Path, files: Mapping[str, str]) -> list[str]:
             found.append(f"{path} is another one")
         elif mode != _MODE:
             found.append(f"{path} has mode {mode:04o}, not {_MODE:04o}")
+    return found
+
+
+def differing_directories(root: Path, paths: Iterable[str]) -> list[str]:
+    """Sentences about directories of mode 0755 that are not as wanted."""
+    found = []
+    for path in paths:
+        directory = root / path.lstrip("/")
+        if not directory.is_dir():
+            found.append(f"{path} is not there")
+        elif (mode := stat.S_IMODE(directory.stat().st_mode)) != _DIRECTORY_MODE:
+            found.append(f"{path} has mode {mode:04o}, not {_DIRECTORY_MODE:04o}")
     return found
 
 

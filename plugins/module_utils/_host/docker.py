@@ -1,0 +1,135 @@
+"""A Docker Engine as it is: whose it is, what it answers, what its settings say; private to the collection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._errors import ConfigFileError
+from .daemon_json import decode, parse
+from .system import Run
+
+__all__ = ["CDI_SINCE", "SETTINGS", "Engine", "at_least", "owners_of", "read_engine", "validation", "wait_for"]
+
+SETTINGS = "/etc/docker/daemon.json"
+CDI_SINCE = "25.0"
+_VALIDATES_SINCE = "23.0"
+
+_SOCKET = "run/docker.sock"
+_ANSWER_SECONDS = 30
+_PAUSE_SECONDS = 0.5
+
+# Where engines and their clients lie, and how package managers are asked whose a file is: a line "PACKAGE: ...".
+_PLACES = (
+    "/usr/bin/docker",
+    "/usr/bin/dockerd",
+    "/usr/sbin/dockerd",
+    "/usr/local/bin/dockerd",
+    "/usr/local/sbin/dockerd",
+    "/snap/bin/docker",
+)
+_OWNER_OF = {
+    "apt": ("dpkg-query", "--search"),
+    "dnf": ("rpm", "--query", "--queryformat", "%{NAME}: \\n", "--file"),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine of a host."""
+
+    owners: Mapping[str, str] = field(default_factory=dict)  # packages by path; "" for a file of none
+    info: Mapping[str, Any] | None = None  # https://docs.docker.com/reference/api/engine/; None when nobody answers
+    content: bytes = b""  # of daemon.json
+
+    @property
+    def version(self) -> str:
+        """The version that runs; "" when none does."""
+        return str((self.info or {}).get("ServerVersion", ""))
+
+    @property
+    def has_cdi(self) -> bool:
+        """Whether it hands out devices by CDI."""
+        return bool((self.info or {}).get("CDISpecDirs"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What daemon.json says; raises ConfigFileError when nobody can tell."""
+        return parse(decode(self.content, SETTINGS), SETTINGS)
+
+
+def read_engine(root: Path, owners: Mapping[str, str] | None = None) -> Engine:
+    """The engine of a host; ``owners`` are those of `owners_of`, where they matter."""
+    try:
+        content = (root / SETTINGS.lstrip("/")).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise ConfigFileError(f"{SETTINGS} cannot be read: {error.strerror}. Move it out of the way.") from error
+    return Engine(owners or {}, _ask(root / _SOCKET), content)
+
+
+def owners_of(root: Path, manager: str, run: Run) -> dict[str, str]:
+    """Packages by path of the programs that are there, "" for a file of no package."""
+    found = {}
+    for place in _PLACES:
+        if (root / place.lstrip("/")).exists() or (root / place.lstrip("/")).is_symlink():
+            owner = re.search(r"(?m)^([^\s:]+)(?::\w+)?: ", run([*_OWNER_OF[manager], place]))
+            found[place] = owner[1] if owner else ""
+    return found
+
+
+def wait_for(seconds: float, read: Callable[[], Engine], enough: Callable[[Engine], bool]) -> Engine:
+    """The engine as soon as it is as wanted, or as it is when the time is up."""
+    deadline = time.monotonic() + seconds
+    engine = read()
+    while not enough(engine) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)
+        engine = read()
+    return engine
+
+
+def at_least(version: str, floor: str) -> bool:
+    """Whether a version is as new as another one; what follows the numbers (+dfsg1, -1) does not count."""
+    numbers = [[int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", one)[0])] for one in (version, floor)]
+    return numbers[0] >= numbers[1]
+
+
+def validation(run: Run) -> str:
+    """The command that validates settings, with %s for their file; "" where the program cannot."""
+    version = re.search(r"\d+(?:\.\d+)+", run(["dockerd", "--version"]))
+    return "dockerd --validate --config-file %s" if version and at_least(version[0], _VALIDATES_SINCE) else ""
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a socket of the file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_ANSWER_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+def _ask(path: Path) -> Mapping[str, Any] | None:
+    """What the engine says of itself; None when it does not answer."""
+    connection = _Connection(path)
+    try:
+        connection.request("GET", "/info")
+        answer = connection.getresponse()
+        info = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return info if answer.status == http.client.OK and isinstance(info, dict) else None

@@ -1,0 +1,143 @@
+"""What the role docker_engine is to do on a host, decided from the engine that is there, wishes and the role's tables.
+
+Pure but for `describe`, which compares with packages, files and units. What cannot be met raises ContainersError, or
+ConfigFileError for a daemon.json that nobody can read, before anything is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._errors import ContainersError
+from .daemon_json import merge
+from .docker import CDI_SINCE, SETTINGS, Engine, at_least, validation
+from .packages import read_packages
+from .planned import Host
+from .system import Run
+from .vendor import STEPS, Vendor, differing_vendor, vendor_of
+from .wanted import differing_directories, differing_services, read_services
+
+__all__ = ["Plan", "Wishes", "describe", "plan_docker"]
+
+_SERVICE = "docker"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The role's variables, without their prefix docker_engine."""
+
+    source: str  # docker or distro
+    version: str
+    containerd_version: str
+    mirror: str
+    key_checksum: str
+    key_fingerprint: str
+    settings: Mapping[str, Any]
+    minimum_version: str  # of an engine that is somebody else's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the role installs and writes."""
+
+    vendor: Vendor
+    strangers: tuple[str, ...] = ()  # packages and files of an engine that is left alone
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what daemon.json is to say
+    unsaid: tuple[str, ...] = ()  # keys that daemon.json says otherwise
+    notes: tuple[str, ...] = ()  # what an operator should read
+
+
+def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[str, Any]) -> Plan:
+    """The plan for a host; ``platform`` is its record in the role's table."""
+    sources = platform["sources"]
+    if wishes.source not in sources:
+        raise ContainersError(
+            f"docker_engine_source is '{wishes.source}', but {host.platform} of {host.name} has no Docker Engine of "
+            f"its own. Set docker_engine_source to '{next(iter(sources))}'."
+        )
+    options = wishes.settings.get("log-opts", {})
+    if not all(isinstance(value, str) for value in options.values()):
+        raise ContainersError(
+            f"docker_engine_settings: the engine takes strings only in log-opts; there is {json.dumps(options)}. Put "
+            f"the numbers in quotes."
+        )
+    vendor = vendor_of(platform, sources[wishes.source], asdict(wishes))
+    strangers = tuple(
+        dict.fromkeys(owner or path for path, owner in engine.owners.items() if owner not in vendor.packages)
+    )
+    if strangers:
+        return Plan(vendor, strangers, notes=(_left_alone(engine, wishes, host, strangers),))
+    current = engine.settings
+    swarm = (engine.info or {}).get("Swarm") or {}
+    if wishes.settings.get("live-restore") and swarm.get("LocalNodeState") == "active":
+        raise ContainersError(
+            f"The engine of {host.name} is in swarm mode, in which it refuses to start with live-restore. Let it leave "
+            f"the swarm (docker swarm leave), or set live-restore to false in docker_engine_settings."
+        )
+    merged = merge(current, wishes.settings)
+    unsaid = tuple(key for key in wishes.settings if merged[key] != current.get(key))
+    return Plan(vendor, settings=wishes.settings, unsaid=unsaid, notes=_notes(engine, host))
+
+
+def describe(plan: Plan, engine: Engine, root: Path, run: Run) -> dict[str, Any]:
+    """The plan as a fact, with what differs by step of the role; a step without differences is not run."""
+    differs = {} if plan.strangers else _differences(plan, engine, root, run)
+    todo = {step: bool(reasons) for step, reasons in differs.items()}
+    return {
+        "vendor": {**plan.vendor.to_dict(), "todo": {step: todo.get(step, False) for step in STEPS}},
+        "settings": plan.settings,
+        "validate": validation(run) if todo.get("settings") else "",
+        "strangers": plan.strangers,
+        "present": bool(engine.owners),
+        "runs": engine.info is not None,
+        "differs": differs,
+        "todo": todo,
+        "install": any(todo.get(step) for step in STEPS),
+        "settled": not any(todo.values()),
+    }
+
+
+def _differences(plan: Plan, engine: Engine, root: Path, run: Run) -> dict[str, list[str]]:
+    packages = read_packages(root, run, words=tuple(plan.vendor.packages))
+    service = differing_services(read_services([_SERVICE], run), [_SERVICE])
+    if not service and engine.info is None:
+        service.append(f"{_SERVICE} runs, and does not answer")
+    return {
+        **differing_vendor(plan.vendor, packages, root, run),
+        "settings": [
+            *differing_directories(root, [str(Path(SETTINGS).parent)]),
+            *(f"{SETTINGS} says otherwise of {key}" for key in plan.unsaid),
+        ],
+        "service": service,
+    }
+
+
+def _left_alone(engine: Engine, wishes: Wishes, host: Host, strangers: tuple[str, ...]) -> str:
+    """What an operator should read of somebody else's engine; it has to answer and to be recent enough."""
+    there = ", ".join(strangers)
+    if not at_least(engine.version, wishes.minimum_version):
+        answers = f"version {engine.version}" if engine.version else "nothing"
+        raise ContainersError(
+            f"{host.name}: {there} is there, and left alone, but what answers on /run/docker.sock is {answers}; a "
+            f"Docker Engine {wishes.minimum_version} or newer is needed. Start or upgrade it, or remove it and run "
+            f"this again."
+        )
+    return (
+        f"{host.name} has a Docker already that is not of docker_engine_source '{wishes.source}' ({there}). It is left "
+        f"alone, and so is daemon.json. To have it managed here, remove it, or set docker_engine_source accordingly."
+    )
+
+
+def _notes(engine: Engine, host: Host) -> tuple[str, ...]:
+    if not engine.version or at_least(engine.version, CDI_SINCE):
+        return ()
+    note = (
+        f"{host.name}: Docker Engine {engine.version} has no CDI ({CDI_SINCE} or newer has). GPUs reach its containers "
+        f"through NVIDIA's runtime only, nvidia_container_toolkit_mode 'legacy'. For CDI, remove it and set "
+        f"docker_engine_source to 'docker'."
+    )
+    return (note,)
