@@ -70,10 +70,10 @@ def start_hosts() -> None:
 
 def start_fresh_hosts() -> None:
     """The lab's hosts, all of them fresh ones; what else runs in containers is left alone."""
+    shutil.rmtree(STATE, ignore_errors=True)  # before the mirror, which notes there what it offers
     client = start_mirror()
     with phase("fresh hosts") as say:
         hosts.remove_hosts(client, say)
-        shutil.rmtree(STATE, ignore_errors=True)
         hosts.prepare(client, say)
 
 
