@@ -131,6 +131,19 @@ def test_a_variable_of_an_earlier_release_is_read_and_leads_to_one_that_there_is
         assert f"{{{{ {old} | default(" in variables
 
 
+def test_whoever_says_what_a_change_or_a_failure_is_says_why() -> None:
+    """Else a reader cannot tell a reason from a task that was silenced."""
+    lines = [
+        (path.relative_to(ROOT).as_posix(), line.strip())
+        for place in ("playbooks", "roles", "molecule")
+        for path in (ROOT / place).rglob("*.yml")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(changed|failed)_when:", line)
+    ]
+    assert len(lines) > 20
+    assert [(name, line) for name, line in lines if not re.search(r" # \S", line)] == []
+
+
 # Templates
 
 
