@@ -33,6 +33,8 @@ _MOLECULE_RANGE = "172.29.250.128/25"  # what the engine hands out by itself
 
 _HARDWARE = Path(__file__).with_name("hardware")
 _READY_SECONDS = 60
+_WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")  # root's, of this machine and all containers; usually 128
+_WATCHES_OF_A_HOST = 10  # of systemd and what it starts; it needs 8, and the machine has some itself
 _OPS = 1000  # uid of the user that Ansible logs in as
 
 
@@ -101,6 +103,8 @@ def light(number: int) -> list[Host]:
 
 def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOSTS) -> None:
     """Create the hosts, let this checkout's key in, and note their SSH keys once they answer."""
+    wanted = list(wanted)
+    _allow_watches(len(wanted))
     key = _ssh_key(say)
     reports = STATE / "reports"
     reports.mkdir(exist_ok=True)
@@ -121,6 +125,17 @@ def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOST
         keys = container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
         known += [f"{host.address} {line}\n" for line in keys.splitlines()]
     names.write_text("".join(known))
+
+
+def _allow_watches(number: int) -> None:
+    """Systemd does not boot where it may watch no more files: raise the limit for many hosts."""
+    needed = number * _WATCHES_OF_A_HOST
+    if int(_WATCHES.read_text()) >= needed:
+        return
+    try:
+        _WATCHES.write_text(f"{needed}\n")
+    except OSError as error:
+        raise LabError(f"{number} hosts need sysctl fs.inotify.max_user_instances={needed}: {error}") from error
 
 
 def _pci(host: Host) -> dict[str, bytes]:
