@@ -38,9 +38,9 @@ def test_check_mode_tells_who_would_restart() -> None:
 
 def test_an_option_that_vllm_refuses_stops_nothing_that_serves() -> None:
     before = [started(host) for host in HOSTS]
-    run = rollout(additional_config="{no JSON")
+    run = rollout(structured_outputs_config={"nonsense": 1})
     assert run.code != 0
-    assert "argument --additional-config: " in run.text
+    assert "argument --structured-outputs-config: " in run.text
     assert [started(host) for host in HOSTS] == before
     assert drained() == set()
 
