@@ -22,6 +22,11 @@ from . import inputs
 from .lab.settings import CACHE, ROOT
 
 PYTHON = os.path.relpath(sys.executable)  # as a reader of the output may type it
+# As in the Makefile: what a phase runs is this checkout's, whoever starts it.
+ENVIRONMENT = {
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
 GREEN = CACHE / "green"  # name of a phase -> what it depended on when it last passed
 AT_ONCE = 2
 EVERYTHING = ("*",)
@@ -101,6 +106,7 @@ class Job:
         self._process = subprocess.Popen(
             phase.command,
             cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -43,16 +43,12 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Make the plan readable
-  gpuhosts.vllm.fleet_report:
-    plan: "{{ fleet.plan }}"
-    table: "{{ fleet.table }}"
-  register: report
-
-- name: Keep it
+- name: Keep a verdict
   gpuhosts.vllm.fleet_keep:
     directory: reports
-    files: "{{ report.files }}"
+    files:
+      - name: verify.json
+        content: "{{ judged.verdict | to_nice_json }}"
 """
 
 RETURN = r"""
