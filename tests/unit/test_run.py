@@ -130,6 +130,15 @@ def test_what_has_passed_is_noted_and_what_has_failed_is_not(tmp_path: Path) -> 
     assert not run.is_green("bad", "key", tmp_path)
 
 
+def test_a_phase_runs_what_this_checkout_has_whoever_starts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+    look = "import os, shutil; print(shutil.which('ansible-playbook')); print(os.environ['ANSIBLE_CONFIG'])"
+    known = {"look": python("look", f"{look}; raise SystemExit(1)")}
+    failed = run.run(["look"], known, {}, tmp_path).failed
+    assert failed
+    assert failed.lines == [str(Path(sys.executable).with_name("ansible-playbook")), str(run.ROOT / "ansible.cfg")]
+
+
 def test_the_first_failure_ends_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     known = {
         "long": python("long", "import time; time.sleep(600)"),
