@@ -34,7 +34,7 @@ _MOLECULE_RANGE = "172.29.250.128/25"  # what the engine hands out by itself
 _HARDWARE = Path(__file__).with_name("hardware")
 _READY_SECONDS = 60
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")  # root's, of this machine and all containers; usually 128
-_WATCHES_OF_A_HOST = 10  # of systemd and what it starts; it needs 8, and the machine has some itself
+_WATCHES_OF_A_HOST = 10  # with 128 of them the twentieth host did not boot; the rest is for the machine itself
 _OPS = 1000  # uid of the user that Ansible logs in as
 
 

@@ -30,6 +30,7 @@ def show(host: str, name: str) -> str:
 def test_a_stopping_engine_finishes_the_request_in_flight() -> None:
     request = {"model": "tiny-llama", "prompt": "Say hello.", "max_tokens": 480, "ignore_eos": True, "stream": True}
 
+    # The request has to be in flight when the unit is stopped: half a second after its start it is, for seconds.
     stream = machine("gpu2").check_output(
         "curl --silent --no-buffer --json %s --header %s %s & sleep 0.5; systemctl stop %s; wait",
         json.dumps(request),

@@ -140,6 +140,7 @@ def test_an_option_that_vllm_refuses_never_reaches_the_service(hosts: list[Any],
 def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
     request = {"model": "tiny-llama", "prompt": "Say hello.", "max_tokens": 300, "ignore_eos": True, "stream": True}
 
+    # The request has to be in flight when the unit is stopped: half a second after its start it is, for seconds.
     stream = host.check_output(
         "curl --silent --no-buffer --json %s --header %s %s & sleep 0.5; systemctl stop %s; wait",
         json.dumps(request),

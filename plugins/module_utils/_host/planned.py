@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import ContainersError, FleetError
 from .platform import find_platform, resolve
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["ARGUMENTS", "Host", "platform_of", "wishes_of"]
 
@@ -23,7 +26,7 @@ ARGUMENTS: Mapping[str, Any] = {
     "wishes": {"type": "dict", "required": True},
 }
 
-Wishes = TypeVar("Wishes")
+Wishes = TypeVar("Wishes", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Host:
 
 def wishes_of(kind: type[Wishes], values: Mapping[str, Any]) -> Wishes:
     """The record of wishes; a word that is none is refused."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise FleetError(f"wishes: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
