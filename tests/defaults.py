@@ -23,7 +23,12 @@ from tests.lab.settings import CACHE, ROOT
 Values = Mapping[str, Mapping[str, Any]]  # role -> variable -> value
 
 # What a run on a host that is supported knows of it when the role begins.
-FACTS = {"distribution": "Debian", "distribution_major_version": "12", "os_family": "Debian"}
+FACTS = {
+    "distribution": "Debian",
+    "distribution_major_version": "12",
+    "distribution_version": "12.13",
+    "os_family": "Debian",
+}
 # Preflights that look at nothing but facts and the controller.
 PREFLIGHTS = ("exporters", "nginx_lb", "prometheus", "vllm")
 
@@ -113,7 +118,7 @@ def evaluate(core: Core, collections: Path) -> Values:
     out = collections / "values"
     out.mkdir()
     for role in sorted(path.parent.name for path in roles.glob("*/tasks")):
-        variables = [*_variables(roles / role / "defaults/main.yml"), *_lookups(roles / role / "vars/main.yml")]
+        variables = [*_variables(roles / role / "defaults/main.yml"), *_lookups(roles / role)]
         if not variables:
             continue
         record = "{{ {" + ", ".join(f"'{name}': {name}" for name in variables) + "} | to_json }}"
@@ -134,8 +139,13 @@ def _variables(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
-def _lookups(path: Path) -> list[str]:
-    return [name for name, value in _variables(path).items() if re.search(r"\b(lookup|query|q)\(", str(value))]
+def _lookups(role: Path) -> list[str]:
+    return [name for name, value in constants(role).items() if re.search(r"\b(lookup|query|q)\(", str(value))]
+
+
+def constants(role: Path) -> dict[str, Any]:
+    """What the files below ``vars`` of a role say, which are one to Ansible."""
+    return {name: value for path in sorted(role.glob("vars/**/*.yml")) for name, value in _variables(path).items()}
 
 
 def judge(values: Values) -> None:

@@ -187,9 +187,9 @@ def test_every_template_renders_and_parses(template: str) -> None:
     loader = DataLoader()
     loader.set_basedir(str(ROOT / "roles" / role))  # where lookups find the role's files
     variables = {"ansible_managed": "Managed by Ansible", "role_path": str(ROOT / "roles" / role)}
-    for name in ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml"):
-        if (ROOT / "roles" / role / name).exists():
-            variables |= loader.load_from_file(str(ROOT / "roles" / role / name), trusted_as_template=True) or {}
+    for name in ("defaults/main.yml", "vars/**/*.yml"):
+        for constants in sorted((ROOT / "roles" / role).glob(name)):
+            variables |= loader.load_from_file(str(constants), trusted_as_template=True) or {}
     variables |= loader.load_from_file(str(SAMPLES))[role]
     # As ansible.builtin.template does it.
     source = trust_as_template(path.read_text())

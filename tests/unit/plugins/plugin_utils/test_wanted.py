@@ -15,6 +15,8 @@ from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.hosts import DEFAULT
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.wanted import NGINX_STATUS
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.wanted import wanted as wanted_of
 
+from tests.defaults import constants
+
 ROOT = Path(__file__).resolve().parents[4]
 MODELS = [
     {"name": "small", "source": "owner/small", "port": 9000},
@@ -56,8 +58,8 @@ def test_the_defaults_are_those_of_the_roles() -> None:
         for k, v in yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()).items()
     }
     assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
-    constants = yaml.safe_load((ROOT / "roles/nginx_lb/vars/main.yml").read_text())
-    assert constants["_nginx_lb_status_address"] == NGINX_STATUS
+    said = constants(ROOT / "roles/nginx_lb")
+    assert said["_nginx_lb_status_address"] == NGINX_STATUS
 
 
 def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model() -> None:

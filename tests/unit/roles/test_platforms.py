@@ -1,0 +1,76 @@
+"""The roles' tables of platforms: every system has a row, and every row agrees with facts that have a public source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import resolve
+
+from tests.defaults import constants
+
+ROOT = Path(__file__).resolve().parents[3]
+SYSTEMS = [
+    *(f"Debian {release}" for release in (12, 13)),
+    *(f"Ubuntu {release}" for release in ("22.04", "24.04", "26.04")),
+    *(f"{name} {release}" for name in ("RedHat", "Rocky", "AlmaLinux", "OracleLinux") for release in (9, 10)),
+]
+# Roles that still know fewer systems, and have their table elsewhere.
+TO_COME = {
+    "docker_engine",
+    "exporters",
+    "nginx_lb",
+    "nvidia_container_toolkit",
+    "nvidia_driver",
+    "prometheus",
+    "vllm",
+}
+TABLES = {
+    path.parts[-4]: yaml.safe_load(path.read_text())[f"_{path.parts[-4]}_platforms"]
+    for path in sorted(ROOT.glob("roles/*/vars/main/platforms.yml"))
+}
+# By role: `systems`, `source` (an address that everybody can read), and what the `row` of these systems says of it.
+FIXTURE = ROOT / "tests/unit/fixtures/platform_facts.yml"
+FACTS: dict[str, list[dict[str, Any]]] = yaml.safe_load(FIXTURE.read_text())["roles"]
+KNOWN = [(role, fact) for role, facts in FACTS.items() for fact in facts]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every text, number and list of a row, with the way to it."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from leaves(below, f"{path}/{key}")
+    else:
+        yield path, value
+
+
+def test_every_role_that_differs_between_systems_has_its_table() -> None:
+    differing = {path.name for path in ROOT.glob("roles/*") if f"_{path.name}_platforms" in constants(path)}
+
+    assert set(TABLES) | TO_COME == differing
+    assert not set(TABLES) & TO_COME
+    assert set(FACTS) == set(TABLES)
+
+
+@pytest.mark.parametrize("role", TABLES)
+def test_a_table_has_every_system(role: str) -> None:
+    assert [system for system in SYSTEMS if not resolve(TABLES[role], system)] == []
+
+
+@pytest.mark.parametrize("role", TABLES)
+def test_every_row_is_held_against_a_fact(role: str) -> None:
+    held = {system for fact in FACTS[role] for system in fact["systems"]}
+
+    assert held == set(TABLES[role])
+
+
+@pytest.mark.parametrize(("role", "fact"), KNOWN, ids=[f"{role}-{fact['source']}" for role, fact in KNOWN])
+def test_a_row_says_what_the_source_says(role: str, fact: dict[str, Any]) -> None:
+    assert fact["source"].startswith("https://")
+    assert list(leaves(fact["row"])), "a fact that says nothing"
+    for system in fact["systems"]:
+        row = dict(leaves(resolve(TABLES[role], system)))
+        assert {path: row.get(path) for path, _ in leaves(fact["row"])} == dict(leaves(fact["row"])), system
