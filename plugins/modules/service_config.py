@@ -8,11 +8,11 @@ short_description: Write what a service is started from, and have it run from th
 version_added: 0.2.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Writes files, restarts or reloads the service where one of them is another one now, starts it where it does not run,
-    now and at every boot, and waits until it answers.
+  - Writes files, restarts or reloads the service where one of them is another one now or is younger than its last start
+    or reload, starts it where it does not run, now and at every boot, and waits until it answers.
   - A new file replaces the old one only when its check accepts it. When the service that ran before does not answer
     with the new files, the old ones come back and it runs with these.
-  - Does nothing where a package is missing, and tells which.
+  - Does nothing where a package or the release is missing, and tells which.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
@@ -32,6 +32,11 @@ options:
     type: list
     elements: str
     required: true
+  release:
+    description:
+      - Directory of the version that the service is started from, where that comes from no package.
+      - What lies beside it, such as other versions, goes once the service runs.
+    type: path
   files:
     description: The files, which belong to root, in the order in which they are written.
     type: list
@@ -57,7 +62,7 @@ options:
         choices: [restart, reload, nothing]
         default: restart
   absent:
-    description: Files that must not be there; of no concern to the service.
+    description: Files that must not be there; of no concern to the service unless systemd reads them.
     type: list
     elements: path
     default: []
@@ -96,12 +101,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: Packages that are not there.
+  description: Packages that are not there, and the release if it is not.
   returned: success
   type: list
   elements: str
 files:
-  description: Files that were written or removed.
+  description: Files that were written or removed, and directories that were removed.
   returned: success
   type: list
   elements: str
@@ -114,9 +119,11 @@ steps:
   sample: [reload]
 """
 
+import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +137,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import 
 SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "packages": {"type": "list", "elements": "str", "required": True},
+    "release": {"type": "path"},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -160,6 +168,14 @@ class Change:
     before: str | None  # None: it is not there
     check: tuple[str, ...]
     taken_up_by: str
+    goes: bool = False
+
+    def carry_out(self, check: Callable[[Path], None]) -> None:
+        """Have it as it shall be."""
+        if self.goes:
+            self.file.path.unlink()
+        else:
+            self.file.write(check)
 
     def undo(self) -> None:
         """Have it as it was."""
@@ -197,11 +213,11 @@ class Service:
                     said = (errors or output).strip().replace(str(new), str(change.file.path))
                     self.module.fail_json(msg=f"{change.file.path} stays as it is: {command[0]} refuses it. {said}")
 
-            change.file.write(check)
+            change.carry_out(check)
 
     def run(self, verbs: list[str], changes: list[Change]) -> str:
         """Do what has to be done to the unit; why it does not answer then, or ""."""
-        if any(UNITS in change.file.path.parents for change in changes):
+        if (verbs and self.state.outdated) or any(UNITS in change.file.path.parents for change in changes):
             self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         for verb in verbs:
             code, output, errors = self.module.run_command(["systemctl", verb, f"{self.name}.service"])
@@ -242,24 +258,60 @@ def differing(given: dict[str, Any]) -> list[Change]:
         if before != file.content or not file.is_owned():
             taken_up_by = entry["taken_up_by"] if before != file.content else "nothing"
             changes.append(Change(file, before, tuple(entry["check"]), taken_up_by))
+    for path in map(Path, given["absent"]):
+        if UNITS in path.parents and path.exists():
+            file = File(path, 0o644)
+            changes.append(Change(file, file.before(), (), "restart", goes=True))
     return changes
+
+
+def to_remove(path: Path) -> bool:
+    """Whether a path is there and no service has to be told that it goes."""
+    return UNITS not in path.parents and (path.is_symlink() or path.exists())
+
+
+def not_taken_up(given: dict[str, Any], state: State) -> Iterator[str]:
+    """What the service needs for files that are as they shall be, and that it runs without."""
+    now, booted = time.time(), time.time() - time.monotonic()
+    for entry in given["files"]:
+        path = Path(entry["path"])
+        written = path.stat().st_mtime if path.exists() else 0
+        # Of a file from the future nobody knows when it was written.
+        if written <= now and not state.has_taken_up(written - booted, entry["taken_up_by"]):
+            yield entry["taken_up_by"]
+
+
+def beside(release: str | None) -> list[Path]:
+    """Other versions, and what is left of their installation."""
+    return [path for path in sorted(Path(release).parent.iterdir()) if path != Path(release)] if release else []
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     given = module.params
-    there = {package.name for package in read_packages(ROOT, run, given["packages"]) if package.configured}
+    packages = read_packages(ROOT, run, given["packages"]) if given["packages"] else []
+    there = {package.name for package in packages if package.configured}
     missing = [name for name in given["packages"] if name not in there]
+    missing += [given["release"]] if given["release"] and not Path(given["release"]).is_dir() else []
     if missing:
         module.exit_json(changed=False, missing=missing, files=[], steps=[])
 
     service = Service(module)
     changes = differing(given)
-    removed = [path for path in map(Path, given["absent"]) if path.is_symlink() or path.exists()]
-    verbs = steps(service.state, [change.taken_up_by for change in changes])
+    removed = [path for path in map(Path, given["absent"]) if to_remove(path)]
+    older = beside(given["release"])
+    verbs = steps(service.state, [*(change.taken_up_by for change in changes), *not_taken_up(given, service.state)])
     diff = [diff_of(change.file.path, change.before or "", change.file.content) for change in changes]
-    diff += [diff_of(path, f"{path}\n", "") for path in removed]
+    diff += [diff_of(path, f"{path}\n", "") for path in [*removed, *older]]
 
     if not module.check_mode:
         service.write(changes)
@@ -278,10 +330,12 @@ def main() -> None:
         if problem:
             hint = f"Ask its journal: journalctl --unit={given['name']}"
             module.fail_json(msg=f"{given['name']} does not answer ({problem}). {hint}")
+        for path in older:
+            remove(path)
     module.exit_json(
-        changed=bool(changes or removed or verbs),
+        changed=bool(changes or removed or older or verbs),
         missing=[],
-        files=[str(path) for path in [*(change.file.path for change in changes), *removed]],
+        files=[str(path) for path in [*(change.file.path for change in changes), *removed, *older]],
         steps=verbs,
         diff=diff,
     )

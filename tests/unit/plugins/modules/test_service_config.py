@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -31,13 +34,22 @@ SYSTEMCTL = """#!/bin/sh
 cd "$HOST"
 case "$1" in
 show) [ -e runs ] && echo ActiveState=active || echo ActiveState=inactive
-    [ -e enabled ] && echo UnitFileState=enabled || echo UnitFileState=disabled; exit ;;
+    [ -e enabled ] && echo UnitFileState=enabled || echo UnitFileState=disabled
+    [ -e outdated ] && echo NeedDaemonReload=yes || echo NeedDaemonReload=no
+    echo "InactiveExitTimestampMonotonic=$(cat started || echo 0)"
+    echo "StateChangeTimestampMonotonic=$(cat reloaded || echo 0)"; exit ;;
 enable) touch enabled ;;
+reload) clock > reloaded ;;
+daemon-reload) rm -f outdated ;;
 start|restart)
-    touch runs
+    touch runs; clock > started; cp started reloaded
     if grep -q bad web.conf; then rm runs; echo "$*" >> said; echo "web is bad" >&2; exit 1; fi ;;
 esac
 echo "$*" >> said
+"""
+CLOCK = f"""#!{sys.executable}
+import time
+print(int(time.monotonic() * 1e6))
 """
 PICKY = """#!/bin/sh
 if grep -q refused "$1"; then echo "in $1 is something refused" >&2; exit 1; fi
@@ -74,7 +86,7 @@ def configure(run_module: RunModule, tmp_path: Path, url: str, monkeypatch: pyte
     for name in ("bin", "remote", "var/lib/dpkg"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "var/lib/dpkg/status").write_text(STATUS)
-    for name, text in {"systemctl": SYSTEMCTL, "picky": PICKY}.items():
+    for name, text in {"systemctl": SYSTEMCTL, "picky": PICKY, "clock": CLOCK}.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -176,7 +188,8 @@ def test_what_is_refused_leaves_all_files_as_they_were(configure: Configure, tmp
     assert result["failed"]
     assert result["msg"] == f"{routes} stays as it is: picky refuses it. in {routes} is something refused"
     assert (tmp_path / "web.conf").read_text() == "a\n"
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["enabled", "runs", "web.conf"]
+    assert not (tmp_path / "fresh").exists()
+    assert not list(tmp_path.glob(".*.new"))
 
 
 def test_the_old_files_come_back_when_it_does_not_run_with_the_new(configure: Configure, tmp_path: Path) -> None:
@@ -198,6 +211,108 @@ def test_one_that_runs_and_does_not_answer_is_a_failure(configure: Configure, ur
     result = configure({"web.conf": "a\n"}, answer="fine")
 
     assert result["msg"] == (f"web does not answer ({url}: it says 'ok\\n'). Ask its journal: journalctl --unit=web")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("web.conf", ["restart web.service"]), ("routes", ["reload web.service"]), ("targets", [])],
+)
+def test_what_a_run_wrote_that_was_killed_then_is_taken_up_by_the_next(
+    configure: Configure, tmp_path: Path, name: str, told: list[str]
+) -> None:
+    files = {"web.conf": "a\n", "routes": "b\n", "targets": "c\n"}
+    configure(files)
+    said(tmp_path)
+    (tmp_path / name).write_text("new\n")
+
+    would = configure(files | {name: "new\n"}, _ansible_check_mode=True)
+
+    assert (would["changed"], would["files"], would["diff"]) == (bool(told), [], [])
+    assert configure(files | {name: "new\n"})["steps"] == would["steps"]
+    assert said(tmp_path) == told
+    assert not configure(files | {name: "new\n"})["changed"]
+
+
+def test_a_restart_or_a_reload_by_somebody_else_counts(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n", "routes": "b\n"})
+    (tmp_path / "routes").write_text("new\n")
+    subprocess.run(["systemctl", "reload", "web.service"], check=True)
+
+    assert not configure({"web.conf": "a\n", "routes": "new\n"})["changed"]
+
+    (tmp_path / "web.conf").write_text("new\n")
+    subprocess.run(["systemctl", "reload", "web.service"], check=True)
+    assert configure({"web.conf": "new\n", "routes": "new\n"})["steps"] == ["restart"]
+
+
+def test_a_unit_that_systemd_has_not_read_is_read_before_the_restart(configure: Configure, tmp_path: Path) -> None:
+    configure({"units/web.service": "a\n"})
+    said(tmp_path)
+    (tmp_path / "outdated").touch()
+    assert not configure({"units/web.service": "a\n"})["changed"]
+    assert said(tmp_path) == []
+    (tmp_path / "units/web.service").write_text("b\n")
+
+    configure({"units/web.service": "b\n"})
+
+    assert said(tmp_path) == ["daemon-reload", "restart web.service"]
+
+
+def test_a_file_from_the_future_is_no_reason_to_restart_in_every_run(configure: Configure, tmp_path: Path) -> None:
+    configure({"web.conf": "a\n"})
+    tomorrow = time.time() + 86400
+    os.utime(tmp_path / "web.conf", (tomorrow, tomorrow))
+
+    assert not configure({"web.conf": "a\n"})["changed"]
+
+
+def test_without_its_release_nothing_is_done(configure: Configure, tmp_path: Path) -> None:
+    release = str(tmp_path / "releases/2")
+
+    result = configure({"web.conf": "a\n"}, packages=[], release=release)
+
+    assert (result["changed"], result["missing"]) == (False, [release])
+    assert not (tmp_path / "web.conf").exists()
+
+
+def test_other_releases_go_once_the_service_runs(configure: Configure, tmp_path: Path) -> None:
+    releases = tmp_path / "releases"
+    for path in (releases / "1/bin", releases / "2/bin", releases / ".3.part"):
+        path.mkdir(parents=True)
+    (releases / "3.tar.gz").touch()
+    given = {"packages": [], "release": str(releases / "2")}
+    others = [str(releases / name) for name in (".3.part", "1", "3.tar.gz")]
+
+    assert "failed" in configure({"web.conf": "bad\n"}, **given)
+    assert len(list(releases.iterdir())) == 4, "whatever it ran from is still there"
+    would = configure({"web.conf": "a\n"}, _ansible_check_mode=True, **given)
+    assert len(list(releases.iterdir())) == 4
+
+    result = configure({"web.conf": "a\n"}, **given)
+
+    assert result["files"] == would["files"] == [str(tmp_path / "web.conf"), *others]
+    assert [entry["before"] for entry in result["diff"]][1:] == [f"{path}\n" for path in others]
+    assert [path.name for path in releases.iterdir()] == ["2"]
+    assert not configure({"web.conf": "a\n"}, **given)["changed"]
+
+
+def test_a_unit_goes_with_a_restart_and_comes_back_when_that_fails(configure: Configure, tmp_path: Path) -> None:
+    own = tmp_path / "units/web.service"
+    files = {"units/web.service": "[Service]\n", "web.conf": "a\n"}
+    configure(files)
+    said(tmp_path)
+
+    result = configure({"web.conf": "bad\n"}, absent=[str(own)])
+
+    assert f"web does not answer with the new {tmp_path / 'web.conf'}, {own}" in result["msg"]
+    assert own.read_text() == "[Service]\n"
+    said(tmp_path)
+    would = configure({"web.conf": "a\n"}, absent=[str(own)], _ansible_check_mode=True)
+    assert own.exists()
+    result = configure({"web.conf": "a\n"}, absent=[str(own)])
+    assert (result["files"], result["steps"]) == (would["files"], would["steps"]) == ([str(own)], ["restart"])
+    assert not own.exists()
+    assert said(tmp_path) == ["daemon-reload", "restart web.service"]
 
 
 def test_files_that_must_not_be_there_go(configure: Configure, tmp_path: Path) -> None:
