@@ -21,7 +21,7 @@ options:
     type: str
     required: true
   platforms:
-    description: What differs between distributions, as in C(vars/main.yml) of the role that the module is for.
+    description: What differs between distributions, as in C(vars/main/platforms.yml) of the module's role.
     type: dict
     required: true
   wishes:

@@ -17,7 +17,7 @@ extends_documentation_fragment:
   - gpuhosts.vllm.planned
 options:
   ask:
-    description: Whether to ask NVIDIA's repository which versions it has. It must be known to the host.
+    description: Whether to ask the repository which versions it has. It must be known to the host.
     type: bool
     default: false
   changed:
@@ -77,6 +77,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state i
     offered_versions,
     query,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.planned import ARGUMENTS, wishes_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import run
@@ -95,6 +96,7 @@ def look(parameters: dict, driver: Driver) -> Host:
         release=release,
         key_enrolled=bool(driver.secure_boot) and is_enrolled(platform.get("signing_key", "")),
         has_component="list" in distro and has_component(ROOT, distro["components"][0], distro["list"]),
+        kernel_packages=read_packages(ROOT, run, ("linux-",)) if "kernel_packages" in distro else (),
     )
 
 
@@ -102,7 +104,7 @@ def decide(module: AnsibleModule, driver: Driver, wishes: Wishes) -> Plan:
     """The plan, with the repository's answer where it was asked."""
     host = look(module.params, driver)
     plan = plan_driver(driver, wishes, host, module.params["platforms"])
-    if not module.params["ask"] or wishes.source != "nvidia":
+    if not module.params["ask"] or not plan.versions:
         return plan
     code, output, errors = module.run_command(query(plan))
     if code:

@@ -36,6 +36,8 @@ _EFI_VARIABLES = "sys/firmware/efi/efivars"
 
 # A driver package has a driver's version; the container toolkit, DCGM and CUDA's libraries have versions of their own.
 _DRIVER_VERSION = re.compile(r"(?:\d+:)?(\d{3}\.\d{2,3}(?:\.\d{2})?)(?![\d.])")
+# Canonical's modules have the version of their kernel.
+_KERNEL_MODULE_NAME = re.compile(r"linux-(?:modules|objects|signatures)-nvidia-")
 _DRIVER_NAME = re.compile(r"(?!cuda-compat)(?:.*nvidia|cuda-drivers|libcuda1$|libnvcuvid1$|libnvsdm)")
 _COMPANION_NAME = re.compile(r"(nvidia-fabric-?manager|nvidia-imex|libnvidia-nscq|libnvsdm)(?:-\d{3})?$")
 # Packagers of distributions and of the repositories that belong to them; what is not theirs is NVIDIA's own.
@@ -306,7 +308,7 @@ def _read_packages(root: Path, run: Run) -> Iterable[DriverPackage]:
 
 
 def _is_driver(name: str, version: str) -> bool:
-    return bool(_DRIVER_NAME.match(name) and _DRIVER_VERSION.match(version))
+    return bool(_KERNEL_MODULE_NAME.match(name) or (_DRIVER_NAME.match(name) and _DRIVER_VERSION.match(version)))
 
 
 def _runfile(root: Path) -> set[str]:

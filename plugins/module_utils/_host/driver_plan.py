@@ -1,21 +1,22 @@
 """What the role nvidia_driver is to do on a host, decided from the driver that is there, wishes and the role's tables.
 
 Pure: `plan_driver` takes records and returns one; what cannot be met raises DriverError before anything is changed.
-What the tables say of a distribution stands in ``roles/nvidia_driver/vars/main.yml``; their texts may name
-``{branch}``, ``{suffix}``, ``{kernel}`` and ``{kernel_flavour}``.
+What the tables say of a distribution stands in ``roles/nvidia_driver/vars/main/platforms.yml``; their texts may name
+``{branch}``, ``{kernel}``, ``{kernel_flavour}`` and ``{kernel_meta}``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .._errors import DriverError
 from .._releases.requirements import driver_floor
 from .._releases.versions import DEFAULT_VERSION
 from .driver import Driver
+from .driver_kernel import flavour_of, held_together, meta_of, moves_along
 from .driver_texts import (
     NOUVEAU,
     UNATTENDED,
@@ -24,6 +25,8 @@ from .driver_texts import (
     preferences,
     versionlock,
 )
+from .merge import merged
+from .packages import Package
 from .platform import filled, resolve
 
 __all__ = ["Host", "Plan", "Wishes", "nvidias_version", "plan_driver", "reboots"]
@@ -31,7 +34,7 @@ __all__ = ["Host", "Plan", "Wishes", "nvidias_version", "plan_driver", "reboots"
 _VERSION = re.compile(r"(?:\d+:)?(\d{3}(?:\.\d+)+)")
 _LEGACY = ("maxwell", "pascal", "volta")
 
-# NVIDIA's packages have one name for all branches from here on, and the companions have no branch in theirs.
+# The companions have no branch in their names from here on. It is supported until June 2028 and runs every CUDA 13.
 FIRST_BRANCH = 580
 VLLM_FLOOR = driver_floor(DEFAULT_VERSION) or FIRST_BRANCH  # below it the CUDA of vLLM's wheels does not start
 LAST_LEGACY_BRANCH = 580  # of Maxwell, Pascal and Volta
@@ -45,7 +48,7 @@ class Wishes:
     """The role's variables, without their prefix nvidia_driver."""
 
     source: str = "nvidia"  # nvidia or distro
-    branch: str = "580"
+    branch: str = "auto"  # auto: that of the version, the installed one, or the first one to be had
     version: str = ""  # "": the installed one, or the newest of the branch
     kernel_modules: str = "auto"  # auto, open, proprietary
     kernel_headers: Sequence[str] = ()
@@ -69,6 +72,7 @@ class Host:
     release: str  # 12; of Ubuntu 24.04
     key_enrolled: bool = False  # the key that DKMS signs with, in the firmware; matters with Secure Boot only
     has_component: bool = False  # the host's own sources name the component with the distribution's drivers
+    kernel_packages: Sequence[Package] = ()  # of the kernel, where those of the driver depend on them
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,9 @@ class Plan:
     node_files: Mapping[str, str] = field(default_factory=dict)  # what IMEX reads
     locks: str = ""  # lines of dnf's versionlock
     wanted: tuple[str, ...] = ()  # what the package manager is to install; empty where the version is not known yet
+    versions: bool = True  # whether there are several to choose from
+    kernel_packages: tuple[str, ...] = ()  # of the kernel: held with the driver, and moved with it
+    kernel_module: str = ""  # the package with the module of the running kernel, where it is not built here
     removal: str = ""  # command that removes the driver that is there
     notes: tuple[str, ...] = ()  # what an operator should read
 
@@ -122,12 +129,12 @@ def plan_driver(
     wishes: Wishes,
     host: Host,
     platforms: Mapping[str, Any],
-    offered: Sequence[str] | None = None,
+    offered: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:
     """The plan for a host.
 
-    ``platforms`` is the role's table; ``offered`` are the versions of the branch that NVIDIA's repository has, None
-    while nobody has asked it. Raises DriverError with what is wrong and what to do.
+    ``platforms`` is the role's table; ``offered`` are NVIDIA's versions of packages that the repository has, None while
+    nobody has asked it. Raises DriverError with what is wrong and what to do.
     """
     name = f"{host.distribution} {host.release}"
     tables = {key: resolve(platforms, key) for key in platforms}
@@ -139,27 +146,34 @@ def plan_driver(
             f"{', '.join(offers)}. Install the driver by other means and set nvidia_driver_source to none for this "
             f"host."
         )
-    platform = _filled(tables[name], wishes, driver)
+    wishes = replace(wishes, branch=_choose_branch(driver, wishes, tables[name]))
+    platform = _filled(tables[name], wishes, driver, host)
     table = platform["packages"][wishes.source]
     removal = _removal(driver, platform)
-    _check_wishes(driver, wishes, host, removal)
+    is_nvidia = wishes.source == "nvidia"
+    versions = is_nvidia or platform["distro"].get("versions", False)
+    _check_wishes(driver, wishes, host, platform, removal)
     flavour, flavour_reason = _choose_flavour(driver, wishes, host, platform)
     companions = _choose_companions(driver, wishes, host, table)
     _check_secure_boot(driver, wishes, host, platform)
 
-    is_nvidia = wishes.source == "nvidia"
     url = f"{wishes.mirror}/{platform['repository']['path']}"
-    version = _choose_version(driver, wishes, offered, url) if is_nvidia else ""
     required = tuple(table["driver"] + table["modules"][flavour])
     required += tuple(name for one in ("manager", "imex") if one in companions for name in table[one])
-    modules = {name for names in table["modules"].values() for name in names}
-    # Whatever else of NVIDIA's driver is there moves with it, but for the kernel module of the other flavour.
-    along = [one.name for one in driver.packages if one.name not in modules] if is_nvidia else []
-    names = tuple(dict.fromkeys([*required, *along]))
-    headers = tuple(wishes.kernel_headers or platform["headers"])
+    from_whom = url if is_nvidia else f"The archive of {name}"
+    version = _choose_version(driver, wishes, offered, required[0], from_whom) if versions else ""
     is_built = is_nvidia or not platform["distro"]["signed"]
+    kernel_module = "" if is_built else next((one for one in required if one.endswith(f"-{driver.kernel}")), "")
+    kernel_packages = () if is_built else held_together(host.kernel_packages, platform["distro"]["kernel_packages"])
+    modules = {name for names in table["modules"].values() for name in names}
+    # Whatever else of the driver is there moves with it, but for the kernel module of the other flavour.
+    along = [one.name for one in driver.packages if one.name not in modules and moves_along(one.name, wishes.branch)]
+    names = tuple(dict.fromkeys([*required, *(along if versions else [])]))
+    headers = tuple(wishes.kernel_headers or platform["headers"])
     locks = versionlock(platform.get("locks", []), version)
-    _check_in_use(driver, wishes, host, version, table["modules"][flavour])
+    _check_in_use(driver, wishes, host, version, table["modules"][flavour], versions=versions)
+    if kernel_module and offered is not None:
+        _check_kernel(driver, host, version, kernel_module, required, offered)
     return Plan(
         source=wishes.source,
         manager=platform["manager"],
@@ -179,28 +193,47 @@ def plan_driver(
         repository=platform["repository"],
         platform=platform,
         repository_files=_repository_files(wishes, host, platform, url),
-        lock_files=_lock_files(wishes, platform, version),
+        lock_files=_lock_files(platform, version),
         module_files={"/etc/modprobe.d/gpuhosts-nouveau.conf": NOUVEAU},
         node_files={"/etc/nvidia-imex/nodes_config.cfg": nodes_of_imex(wishes.imex_nodes)}
         if "imex" in companions
         else {},
         locks=locks,
-        wanted=_wanted(platform["manager"], names, version) if version or not is_nvidia else (),
+        wanted=_wanted(platform["manager"], (*names, *kernel_packages), version) if version or not versions else (),
         removal=removal,
         notes=_notes(wishes, name, platform),
+        versions=versions,
+        kernel_packages=kernel_packages,
+        kernel_module=kernel_module,
     )
 
 
-def _filled(table: Mapping[str, Any], wishes: Wishes, driver: Driver) -> dict[str, Any]:
-    """The table of a platform with its placeholders filled in."""
-    before = table["packages"][wishes.source].get("suffix_before", 0)
+def _choose_branch(driver: Driver, wishes: Wishes, table: Mapping[str, Any]) -> str:
+    """The branch: that of the version that is asked for, else the installed one, else the first one to be had."""
+    if wishes.branch != "auto":
+        return wishes.branch
+    for version in (wishes.version, driver.library_version or ""):
+        branch = version.partition(".")[0]
+        if branch.isdigit() and int(branch) >= FIRST_BRANCH:
+            return branch
+    return str(table["repository"]["first_branch"]) if wishes.source == "nvidia" else str(FIRST_BRANCH)
+
+
+def _filled(table: Mapping[str, Any], wishes: Wishes, driver: Driver, host: Host) -> dict[str, Any]:
+    """The table of a platform with its placeholders filled in, and the names that its packages have in this branch."""
     texts = {
         "branch": wishes.branch,
-        "suffix": f"-{wishes.branch}" if wishes.branch.isdigit() and int(wishes.branch) < before else "",
         "kernel": driver.kernel,
-        "kernel_flavour": re.sub(r"^[^-]+(-[0-9][^-]*)?-", "", driver.kernel),
+        "kernel_flavour": flavour_of(driver.kernel),
+        "kernel_meta": meta_of(driver.kernel, host.kernel_packages),
     }
-    return filled(table, texts)
+    packages = dict(table["packages"])
+    names = dict(packages[wishes.source])
+    for branch, older in names.pop("before", {}).items():
+        if wishes.branch.isdigit() and int(wishes.branch) < int(branch):
+            names = merged(names, older)
+    packages[wishes.source] = names
+    return filled({**table, "packages": packages}, texts)
 
 
 def _removal(driver: Driver, platform: Mapping[str, Any]) -> str:
@@ -214,20 +247,24 @@ def _removal(driver: Driver, platform: Mapping[str, Any]) -> str:
     return "; ".join(commands)
 
 
-def _check_wishes(driver: Driver, wishes: Wishes, host: Host, removal: str) -> None:
+def _check_wishes(driver: Driver, wishes: Wishes, host: Host, platform: Mapping[str, Any], removal: str) -> None:
     """Branch, version, source and GPUs agree."""
     branch, version = wishes.branch, wishes.version
-    if wishes.source == "nvidia":
+    first = platform["repository"]["first_branch"] if wishes.source == "nvidia" else str(FIRST_BRANCH)
+    if wishes.source == "nvidia" or platform["distro"].get("versions"):
         agree = branch.isdigit() and int(branch) >= FIRST_BRANCH and (not version or version.startswith(f"{branch}."))
     else:
         agree = not version
     if not agree:
         raise DriverError(
-            f"nvidia_driver_branch is '{branch}', nvidia_driver_version is '{version}'. With nvidia_driver_source: "
-            f"nvidia the "
-            f"branch is {FIRST_BRANCH} or later (vLLM needs it) and the version is empty or begins with the "
-            f"branch, as in "
-            "580.178.04; with distro the version is empty, because the distribution has one only."
+            f"nvidia_driver_branch is '{branch}', nvidia_driver_version is '{version}'. The branch is {FIRST_BRANCH} "
+            f"or later (vLLM needs it), and the version is empty or begins with the branch, as in 580.178.04; with "
+            f"nvidia_driver_source: distro the version is empty on Debian, which has one only."
+        )
+    if wishes.source == "nvidia" and int(branch) < int(first):
+        raise DriverError(
+            f"NVIDIA has no driver of branch {branch} for {host.distribution} {host.release} of {host.name}: the first "
+            f'one is {first}. Set nvidia_driver_branch to auto or "{first}", or nvidia_driver_source to distro.'
         )
     if driver.source not in ("none", wishes.source):
         there = " ".join(one.name for one in driver.packages) or "NVIDIA-Linux-*.run"
@@ -241,11 +278,12 @@ def _check_wishes(driver: Driver, wishes: Wishes, host: Host, removal: str) -> N
         )
     legacy = sorted({one.generation for one in driver.pci_gpus if one.generation in _LEGACY})
     if legacy and int(branch) > LAST_LEGACY_BRANCH:
+        source = "" if int(first) <= LAST_LEGACY_BRANCH else "nvidia_driver_source to distro and "
         raise DriverError(
             f"Branch {branch} has no support for the {', '.join(legacy)} GPUs of {host.name}; {LAST_LEGACY_BRANCH} "
             f"is the last "
-            f'that has. (vLLM cannot use GPUs before Turing.) Set nvidia_driver_branch to "{LAST_LEGACY_BRANCH}" '
-            f"for this host."
+            f"that has. (vLLM cannot use GPUs before Turing.) Set {source}nvidia_driver_branch to "
+            f'"{LAST_LEGACY_BRANCH}" for this host.'
         )
 
 
@@ -320,12 +358,15 @@ def _check_secure_boot(driver: Driver, wishes: Wishes, host: Host, platform: Map
         )
 
 
-def _choose_version(driver: Driver, wishes: Wishes, offered: Sequence[str] | None, url: str) -> str:
+def _choose_version(
+    driver: Driver, wishes: Wishes, offered: Mapping[str, Sequence[str]] | None, package: str, url: str
+) -> str:
     """The version to install; "" where only the repository knows."""
     installed = driver.library_version or ""
     installed = installed if installed.startswith(f"{wishes.branch}.") else ""
     # Numbers as numbers: the alphabet has 580.95.05 after 580.159.03.
-    known = sorted(set(offered or ()), key=lambda one: [int(part) for part in one.split(".")], reverse=True)
+    versions = [one for one in (offered or {}).get(package, ()) if one.startswith(f"{wishes.branch}.")]
+    known = sorted(set(versions), key=lambda one: [int(part) for part in one.split(".")], reverse=True)
     version = wishes.version or installed or (known[0] if known else "")
     if offered is not None and (not version or version not in (*known, installed)):
         raise DriverError(
@@ -335,11 +376,41 @@ def _choose_version(driver: Driver, wishes: Wishes, offered: Sequence[str] | Non
     return version
 
 
-def _check_in_use(driver: Driver, wishes: Wishes, host: Host, version: str, modules: Sequence[str]) -> None:
+def _check_kernel(
+    driver: Driver,
+    host: Host,
+    version: str,
+    module: str,
+    required: Iterable[str],
+    offered: Mapping[str, Sequence[str]],
+) -> None:
+    """There is a module for the kernel that runs, which nobody builds here."""
+    if module in {one.name for one in driver.packages}:
+        return
+    newest = next((one for one in offered.get(next(iter(required)), ()) if one != version), "")
+    if module not in offered:
+        meta = meta_of(driver.kernel, host.kernel_packages)
+        metas = [one for one in required if one.startswith("linux-modules-nvidia-") and one != module]
+        raise DriverError(
+            f"{host.name} runs kernel {driver.kernel}, which the archive has no NVIDIA module for ({module}). Bring in "
+            f"a kernel that has one, reboot and run this again: apt-get install --allow-change-held-packages "
+            f"linux-image-{meta} {' '.join(metas)}. Or set nvidia_driver_source to nvidia, whose module is built on "
+            f"the host."
+        )
+    if version and newest and version not in offered.get(next(iter(required)), ()):
+        raise DriverError(
+            f"Kernel {driver.kernel} of {host.name} has no NVIDIA module yet, and the archive has one for driver "
+            f"{newest} only, no longer for the {version} that is installed. Set nvidia_driver_version to {newest}."
+        )
+
+
+def _check_in_use(
+    driver: Driver, wishes: Wishes, host: Host, version: str, modules: Sequence[str], *, versions: bool
+) -> None:
     """Nothing that runs gets another driver below it."""
     there = driver.library_version or ""
     other = bool(driver.packages) and not set(modules) & {one.name for one in driver.packages}
-    if wishes.source == "nvidia":
+    if versions:
         other = other or (version != there if version else not there.startswith(f"{wishes.branch}."))
     if there and other and wishes.in_use:
         asked = wishes.version or version or f"empty (branch {wishes.branch})"
@@ -369,12 +440,12 @@ def _repository_files(wishes: Wishes, host: Host, platform: Mapping[str, Any], u
     return {platform["distro"]["list"]: list_of_archives(lines, platform["distro"]["components"])}
 
 
-def _lock_files(wishes: Wishes, platform: Mapping[str, Any], version: str) -> dict[str, str]:
+def _lock_files(platform: Mapping[str, Any], version: str) -> dict[str, str]:
     """What keeps apt from bringing in another version."""
     if platform["manager"] != "apt":
         return {}
     files = {"/etc/apt/apt.conf.d/51gpuhosts-nvidia-driver": UNATTENDED}
-    if wishes.source == "nvidia" and version:
+    if version:
         # NVIDIA's packages ask each other for "this version or newer", and IMEX for any nvidia-modprobe: without a
         # pin of all
         # of them a newer branch comes in by a dependency.
@@ -383,8 +454,9 @@ def _lock_files(wishes: Wishes, platform: Mapping[str, Any], version: str) -> di
 
 
 def _wanted(manager: str, names: Iterable[str], version: str) -> tuple[str, ...]:
-    ends = {"apt": f"={version}-*", "dnf": f"-{version}"}
-    return tuple(f"{name}{ends[manager] if version else ''}" for name in names)
+    """What to tell the package manager; the kernel's packages have the kernel's version."""
+    end = {"apt": f"={version}-*", "dnf": f"-{version}"}[manager] if version else ""
+    return tuple(name if name.startswith("linux-") else f"{name}{end}" for name in names)
 
 
 def _notes(wishes: Wishes, name: str, platform: Mapping[str, Any]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def describe(plan: Plan, driver: Driver, mode: str, *, changed: bool, root: Path
     differs = {
         "repository": differing_files(root, plan.repository_files) + _differing_repository(root, plan),
         "packages": _differing_packages(plan, packages),
-        "locks": _differing_locks(root, plan, driver),
+        "locks": _differing_locks(root, plan, _unheld(plan, driver, packages)),
         "files": differing_files(root, {**plan.module_files, **plan.node_files}),
         "services": differing_services(services, plan.services, active=start),
         "build": [f"kernel {driver.kernel} runs and has no NVIDIA module"] if missing else [],
@@ -56,7 +56,8 @@ def describe(plan: Plan, driver: Driver, mode: str, *, changed: bool, root: Path
         "todo": {step: bool(reasons) for step, reasons in differs.items()},
         "settled": not any(differs.values()),
         "start": start,
-        "unheld": [one.name for one in driver.packages if not one.held],
+        "state": "latest" if plan.kernel_packages else "present",
+        "unheld": _unheld(plan, driver, packages),
     }
 
 
@@ -80,18 +81,29 @@ def is_enrolled(key: str) -> bool:
 
 
 def query(plan: Plan) -> list[str]:
-    """The command that asks the repository for the versions that it has of the branch."""
+    """The command that asks the repository which versions it has of the branch, and a module for this kernel."""
     first = plan.required[0]
     if plan.manager == "apt":
-        return ["apt-cache", "madison", first]
+        return ["apt-cache", "madison", first, *([plan.kernel_module] if plan.kernel_module else [])]
     return ["dnf", "--quiet", "repoquery", "--queryformat=%{version}\n", f"{first}-{plan.branch}.*"]
 
 
-def offered_versions(plan: Plan, output: str) -> list[str]:
-    """NVIDIA's versions in the answer to `query`."""
-    words = re.findall(r"[|] *(\S+) *[|]", output) if plan.manager == "apt" else output.split()
-    versions = [nvidias_version(word) for word in words]
-    return [one for one in dict.fromkeys(versions) if one.startswith(f"{plan.branch}.")]
+def offered_versions(plan: Plan, output: str) -> dict[str, list[str]]:
+    """NVIDIA's versions by package in the answer to `query`; those of a package of the kernel's are left out."""
+    pairs = re.findall(r"(?m)^ *(\S+) *[|] *(\S+) *[|]", output)
+    if plan.manager == "dnf":
+        pairs = [(plan.required[0], word) for word in output.split()]
+    offered: dict[str, list[str]] = {name: [] for name, _ in pairs}
+    for name, word in pairs:
+        if (version := nvidias_version(word)) and version not in offered[name]:
+            offered[name].append(version)
+    return offered
+
+
+def _unheld(plan: Plan, driver: Driver, packages: Sequence[Package]) -> list[str]:
+    """Packages of the driver, and of the kernel that belongs to it, that an upgrade of the host would move."""
+    kernel = [one.name for one in packages if one.name in plan.kernel_packages and not one.held and not one.foreign]
+    return [one.name for one in driver.packages if not one.held] + kernel
 
 
 def _differing_packages(plan: Plan, packages: Sequence[Package]) -> list[str]:
@@ -110,18 +122,18 @@ def _differing_packages(plan: Plan, packages: Sequence[Package]) -> list[str]:
         version = nvidias_version(package.version)
         if not package.configured and name not in plan.required:
             found.append(f"{name} is installed half-way")
-        elif plan.source == "nvidia" and version and version != plan.version:
+        elif plan.versions and version and version != plan.version:
             found.append(f"{name} is {version}, not {plan.version or f'of branch {plan.branch}'}")
     return found
 
 
-def _differing_locks(root: Path, plan: Plan, driver: Driver) -> list[str]:
+def _differing_locks(root: Path, plan: Plan, unheld: Sequence[str]) -> list[str]:
     """What would let another version in."""
     found = differing_files(root, plan.lock_files)
     lines = set(read_text(root / _VERSIONLOCK).splitlines())
     if not set(plan.locks.splitlines()) <= lines:
         found.append(f"/{_VERSIONLOCK} does not lock every package of the driver")
-    return found + [f"{one.name} is not held" for one in driver.packages if not one.held]
+    return found + [f"{name} is not held" for name in unheld]
 
 
 def _differing_repository(root: Path, plan: Plan) -> list[str]:

@@ -18,7 +18,7 @@ ARGUMENTS: dict[str, Any] = {
     "host": "gpu1",
     "distribution": "Debian",
     "distribution_version": "13.2",
-    "platforms": yaml.safe_load((ROLE / "vars/main.yml").read_text())["_docker_engine_platforms"],
+    "platforms": yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())["_docker_engine_platforms"],
     "wishes": {name.removeprefix("docker_engine_"): value for name, value in DEFAULTS.items()},
 }
 

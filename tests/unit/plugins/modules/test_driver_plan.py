@@ -13,11 +13,12 @@ from ansible_collections.gpuhosts.vllm.plugins.modules import driver_plan
 from tests.unit.plugins.conftest import RunModule
 
 ROOT = Path(__file__).resolve().parents[4]
+TABLE = ROOT / "roles/nvidia_driver/vars/main/platforms.yml"
 ARGUMENTS: dict[str, Any] = {
     "host": "gpu1",
     "distribution": "Debian",
     "distribution_version": "12.11",
-    "platforms": yaml.safe_load((ROOT / "roles/nvidia_driver/vars/main.yml").read_text())["_nvidia_driver_platforms"],
+    "platforms": yaml.safe_load(TABLE.read_text())["_nvidia_driver_platforms"],
 }
 
 
@@ -50,7 +51,7 @@ def test_a_fresh_host_needs_everything_and_is_told_why(run_module: RunModule) ->
 def test_a_refusal_fails_and_names_the_host(run_module: RunModule) -> None:
     result = run_module(driver_plan, **ARGUMENTS, wishes={"branch": "570"})
     assert result["failed"]
-    assert "the branch is 580 or later" in result["msg"]
+    assert "The branch is 580 or later" in result["msg"]
 
 
 def test_a_driver_of_somebody_elses_is_left_alone(run_module: RunModule) -> None:

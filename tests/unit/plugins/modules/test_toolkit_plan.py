@@ -18,7 +18,7 @@ ARGUMENTS: dict[str, Any] = {
     "host": "gpu1",
     "distribution": "Debian",
     "distribution_version": "12.11",
-    "platforms": yaml.safe_load((ROLE / "vars/main.yml").read_text())["_nvidia_container_toolkit_platforms"],
+    "platforms": yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())["_nvidia_container_toolkit_platforms"],
     "wishes": {name.removeprefix("nvidia_container_toolkit_"): value for name, value in DEFAULTS.items()},
 }
 INFO: dict[str, Any] = {"ServerVersion": "29.7.2", "DockerRootDir": "/var/lib/docker", "Runtimes": {}}

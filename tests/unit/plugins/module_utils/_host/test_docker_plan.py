@@ -25,7 +25,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker_plan im
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.planned import Host, platform_of
 
 ROLE = Path(__file__).resolve().parents[5] / "roles/docker_engine"
-PLATFORMS = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_docker_engine_platforms"]
+PLATFORMS = yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())["_docker_engine_platforms"]
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 WISHES = Wishes(**{name.removeprefix("docker_engine_"): value for name, value in DEFAULTS.items()})
 APT = {
@@ -33,12 +33,16 @@ APT = {
     ("Debian", "13"): ("https://download.docker.com/linux/debian", "trixie", "~debian.13~trixie"),
     ("Ubuntu", "22.04"): ("https://download.docker.com/linux/ubuntu", "jammy", "~ubuntu.22.04~jammy"),
     ("Ubuntu", "24.04"): ("https://download.docker.com/linux/ubuntu", "noble", "~ubuntu.24.04~noble"),
+    ("Ubuntu", "26.04"): ("https://download.docker.com/linux/ubuntu", "resolute", "~ubuntu.26.04~resolute"),
 }
 DNF = {
     ("RedHat", "9"): ("https://download.docker.com/linux/rhel", "9", ".el9"),
     ("RedHat", "10"): ("https://download.docker.com/linux/rhel", "10", ".el10"),
-    ("Rocky", "9"): ("https://download.docker.com/linux/centos", "9", ".el9"),
-    ("Rocky", "10"): ("https://download.docker.com/linux/centos", "10", ".el10"),
+    **{
+        (name, release): ("https://download.docker.com/linux/centos", release, f".el{release}")
+        for name in ("Rocky", "AlmaLinux", "OracleLinux")
+        for release in ("9", "10")
+    },
 }
 # https://packages.debian.org/docker.io (from Debian 13 on the client is a package of its own), https://packages.ubuntu.com/docker.io
 DISTRO = {
@@ -46,6 +50,7 @@ DISTRO = {
     ("Debian", "13"): ["docker.io", "docker-cli"],
     ("Ubuntu", "22.04"): ["docker.io"],
     ("Ubuntu", "24.04"): ["docker.io"],
+    ("Ubuntu", "26.04"): ["docker.io"],
 }
 OURS = {"live-restore": True, "log-driver": "json-file", "log-opts": {"max-size": "100m", "max-file": "5"}}
 INFO = {"ServerVersion": "29.7.2", "Swarm": {"LocalNodeState": "inactive"}}

@@ -9,7 +9,6 @@ https://packages.ubuntu.com (their own drivers).
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -37,8 +36,10 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan im
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state import offered_versions
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
 
+from tests.unit.plugins.module_utils._host.apt import Dpkg
+
 ROOT = Path(__file__).resolve().parents[5]
-VARIABLES = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/main.yml").read_text())
+VARIABLES = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/main/platforms.yml").read_text())
 PLATFORMS: Mapping[str, Any] = VARIABLES["_nvidia_driver_platforms"]
 KERNELS = {"Debian": "6.1.0-41-amd64", "Ubuntu": "6.8.0-90-generic", "Rocky": "5.14.0-687.el9.x86_64"}
 OLD, NEW = "580.159.03", "580.178.04"
@@ -53,10 +54,10 @@ def plan(
     **wishes: Any,
 ) -> Plan:
     """The plan of a host named gpu1."""
-    driver = driver or Driver(kernel=KERNELS[distribution])
-    return plan_driver(
-        driver, Wishes(**wishes), Host("gpu1", distribution, release, **(host or {})), PLATFORMS, offered
-    )
+    driver = driver or Driver(kernel=KERNELS.get(distribution, KERNELS["Rocky"]))
+    found = Host("gpu1", distribution, release, **(host or {}))
+    versions = None if offered is None else {"nvidia-driver-cuda": offered}
+    return plan_driver(driver, Wishes(**wishes), found, PLATFORMS, versions)
 
 
 def refusal(*arguments: Any, **wishes: Any) -> str:
@@ -89,8 +90,13 @@ def installed(version: str = OLD, *names: str, source: str = "nvidia") -> Driver
         ("Debian", "13", "debian13/x86_64"),
         ("Ubuntu", "22.04", "ubuntu2204/x86_64"),
         ("Ubuntu", "24.04", "ubuntu2404/x86_64"),
+        ("Ubuntu", "26.04", "ubuntu2604/x86_64"),
         ("Rocky", "9", "rhel9/x86_64"),
         ("Rocky", "10", "rhel10/x86_64"),
+        ("AlmaLinux", "9", "rhel9/x86_64"),
+        ("AlmaLinux", "10", "rhel10/x86_64"),
+        ("OracleLinux", "9", "rhel9/x86_64"),
+        ("OracleLinux", "10", "rhel10/x86_64"),
     ],
 )
 def test_repositories(distribution: str, release: str, path: str) -> None:
@@ -103,10 +109,11 @@ def test_repositories(distribution: str, release: str, path: str) -> None:
     [
         ("Debian", "12", "580", "open", "nvidia-driver-cuda nvidia-kernel-open-dkms"),
         ("Debian", "13", "595", "proprietary", "nvidia-driver-cuda nvidia-kernel-dkms"),
-        ("Ubuntu", "24.04", "580", "open", "libnvidia-compute-580 nvidia-dkms-580-open"),
+        ("Ubuntu", "24.04", "580", "open", "libnvidia-compute-580 nvidia-utils-580 nvidia-dkms-580-open"),
         ("Ubuntu", "22.04", "580", "proprietary", "libnvidia-compute-580 nvidia-dkms-580"),
-        ("Ubuntu", "24.04", "595", "open", "libnvidia-compute nvidia-dkms-open"),
-        ("Ubuntu", "24.04", "595", "proprietary", "libnvidia-compute nvidia-dkms"),
+        ("Ubuntu", "24.04", "595", "open", "libnvidia-compute nvidia-persistenced nvidia-dkms-open"),
+        ("Ubuntu", "24.04", "595", "proprietary", "libnvidia-compute nvidia-persistenced nvidia-dkms"),
+        ("Ubuntu", "26.04", "auto", "open", "libnvidia-compute nvidia-persistenced nvidia-dkms-open"),
         ("Rocky", "9", "580", "open", "nvidia-driver-cuda kmod-nvidia-open-dkms"),
         ("Rocky", "10", "580", "proprietary", "nvidia-driver-cuda kmod-nvidia-latest-dkms"),
     ],
@@ -114,6 +121,8 @@ def test_repositories(distribution: str, release: str, path: str) -> None:
 def test_packages_for_computing(distribution: str, release: str, branch: str, flavour: str, packages: str) -> None:
     found = plan(distribution, release, branch=branch, kernel_modules=flavour)
     assert set(packages.split()) <= set(found.required)
+    # The names of Ubuntu's release 26.04, and of 590 and later, have no branch.
+    assert found.branch == "580" or not [name for name in found.required if found.branch in name]
 
 
 @pytest.mark.parametrize(("distribution", "release"), [("Debian", "12"), ("Ubuntu", "24.04"), ("Rocky", "9")])
@@ -141,7 +150,7 @@ def test_streams_are_there_on_release_9_only(flavour: str, stream: str) -> None:
         ("Debian", "6.1.0-41-cloud-amd64", ["linux-headers-6.1.0-41-cloud-amd64", "linux-headers-cloud-amd64"]),
         ("Debian", "6.12.118+deb13-amd64", ["linux-headers-6.12.118+deb13-amd64", "linux-headers-amd64"]),
         ("Debian", "6.1.0-0.deb11.5-amd64", ["linux-headers-6.1.0-0.deb11.5-amd64", "linux-headers-amd64"]),
-        ("Ubuntu", "6.8.0-90-generic", ["linux-headers-6.8.0-90-generic"]),
+        ("Ubuntu", "6.8.0-90-generic", ["linux-headers-6.8.0-90-generic", "linux-headers-generic"]),
         ("Rocky", "5.14.0-687.el9.x86_64", ["kernel-devel-matched", "kernel-headers"]),
     ],
 )
@@ -162,7 +171,7 @@ def test_ubuntus_own_driver_is_the_server_branch_with_canonicals_signed_modules(
         "linux-modules-nvidia-580-server-open-generic",
         "nvidia-headless-no-dkms-580-server-open",
     ]
-    assert (found.build, found.wanted) == ((), found.names)
+    assert (found.build, found.names) == ((), found.required)
 
 
 def test_dnf_locks_what_has_the_drivers_version_and_nothing_else() -> None:
@@ -249,6 +258,14 @@ def test_the_last_branch_with_a_proprietary_module() -> None:
     assert plan(driver=gpus("ada"), branch="615", kernel_modules="auto").flavour == "open"
 
 
+def test_the_branch_is_that_of_the_version_else_the_installed_one_else_the_first_to_be_had() -> None:
+    assert plan(version="595.91.07", driver=installed(OLD)).branch == "595"
+    assert plan(driver=installed("595.91.07")).branch == "595"
+    assert plan(driver=installed("535.261.03")).branch == "580"
+    assert (plan().branch, plan("Ubuntu", "26.04").branch) == ("580", "595")
+    assert plan("Ubuntu", "26.04", source="distro").branch == "580"
+
+
 def test_an_installed_version_is_kept_and_its_packages_move_together() -> None:
     there = installed(OLD, "libnvidia-ml1", "nvidia-kernel-dkms", "nvidia-kernel-open-dkms", "libcuda1:i386")
     assert plan(driver=there).version == OLD
@@ -274,9 +291,12 @@ def test_versions_of_the_branch_in_the_repository() -> None:
         f" nvidia-driver-cuda | {one} | http://mirror Packages"
         for one in ("595.91.07-1", "580.178.04-1", "580.159.03-0ubuntu1", "3:580.95.05-1")
     )
-    assert offered_versions(plan(), madison) == ["580.178.04", "580.159.03", "580.95.05"]
+    assert offered_versions(plan(), madison) == {
+        "nvidia-driver-cuda": ["595.91.07", "580.178.04", "580.159.03", "580.95.05"]
+    }
+    assert plan(offered=["595.91.07", "580.178.04"]).version == "580.178.04"
     answer = "580.95.05\n\n580.159.03\n\n580.159.03\n"
-    assert offered_versions(plan("Rocky", "9"), answer) == ["580.95.05", "580.159.03"]
+    assert offered_versions(plan("Rocky", "9"), answer) == {"nvidia-driver-cuda": ["580.95.05", "580.159.03"]}
 
 
 def test_until_the_repository_is_asked_a_fresh_host_has_no_version() -> None:
@@ -319,14 +339,20 @@ def test_a_driver_too_old_for_vllm_is_warned_of() -> None:
     [
         (["Fedora", "42", Driver(kernel="6")], {}, "gpu1 runs Fedora 42; with nvidia_driver_source: nvidia"),
         (["Rocky", "9"], {"source": "distro"}, "gpu1 runs Rocky 9; with nvidia_driver_source: distro"),
-        ([], {"branch": "570"}, "the branch is 580 or later"),
+        ([], {"branch": "570"}, "The branch is 580 or later"),
         ([], {"branch": "latest"}, "nvidia_driver_branch is 'latest'"),
-        ([], {"version": "595.91.07"}, "begins with the branch"),
-        ([], {"source": "distro", "version": "535.261.03"}, "with distro the version is empty"),
+        ([], {"branch": "580", "version": "595.91.07"}, "begins with the branch"),
+        ([], {"source": "distro", "version": "535.261.03"}, "distro the version is empty on Debian"),
         ([], {"offered": [OLD, NEW], "version": "580.1.2"}, f"Of branch 580 it has {NEW}, {OLD}. Set"),
         ([], {"offered": []}, "has no driver of branch 580. Of branch 580 it has none"),
         ([], {"imex": "always"}, "set nvidia_driver_imex_nodes to the addresses"),
         ([], {"driver": gpus("pascal"), "branch": "595"}, 'Set nvidia_driver_branch to "580" for this host'),
+        (
+            ["Ubuntu", "26.04"],
+            {"driver": gpus("pascal")},
+            "Set nvidia_driver_source to distro and nvidia_driver_branch to",
+        ),
+        (["Ubuntu", "26.04"], {"branch": "580"}, 'the first one is 595. Set nvidia_driver_branch to auto or "595", or'),
         ([], {"driver": gpus("blackwell", "pascal")}, "the GPUs of gpu1 need another"),
         ([], {"source": "distro", "fabric_manager": "always"}, "CUDA fails with error 802. Set nvidia_driver_source"),
         ([], {"source": "distro", "kernel_modules": "open"}, "535.261.03, which does not build on its kernel 6.1.192"),
@@ -376,9 +402,8 @@ def test_what_runs_on_the_gpus_gets_no_other_driver_below_it(wishes: dict[str, A
 
 def test_the_printed_purge_takes_packages_of_the_other_architecture_along(tmp_path: Path) -> None:
     """apt-get purge NAME leaves NAME:i386, and the same refusal would come back."""
-    status = tmp_path / "var/lib/dpkg/status"
-    status.parent.mkdir(parents=True)
-    status.write_text((ROOT / "tests/unit/fixtures/dpkg-status-with-i386").read_text())
+    host = Dpkg(tmp_path)
+    host.status.write_text((ROOT / "tests/unit/fixtures/dpkg-status-with-i386").read_text())
 
     def run(_: Sequence[str]) -> str:
         return ""
@@ -387,32 +412,6 @@ def test_the_printed_purge_takes_packages_of_the_other_architecture_along(tmp_pa
     (command,) = re.findall(r"apt-get purge .*", message)
     assert "libnvidia-gl-535:i386" in command
 
-    for name in apt_removes(status, command):
-        paragraphs = status.read_text().split("\n\n")
-        package, _, architecture = name.partition(":")
-        lines = {f"Package: {package}", f"Architecture: {architecture or 'amd64'}"}
-        status.write_text("\n\n".join(one for one in paragraphs if not lines <= set(one.splitlines())))
+    host.remove(*host.would("Purg", command))
 
     assert plan("Ubuntu", "22.04", driver=read_driver(tmp_path, run, "6.8.0-90-generic")).source == "nvidia"
-
-
-def apt_removes(status: Path, command: str) -> list[str]:
-    """What the real apt-get would remove, on a host with this status of dpkg and no repository."""
-    for directory in ("lists/partial", "cache/archives/partial", "etc"):
-        (status.parent / directory).mkdir(parents=True, exist_ok=True)
-    options = {
-        "Dir::Etc": status.parent / "etc",
-        "Dir::State": status.parent,
-        "Dir::State::status": status,
-        "Dir::State::lists": status.parent / "lists",
-        "Dir::Cache": status.parent / "cache",
-        "APT::Architecture": "amd64",
-        "APT::Architectures::": "i386",
-    }
-    words = command.split()
-    arguments = [f"--option={name}={value}" for name, value in options.items()]
-    done = subprocess.run(
-        [words[0], *arguments, "--simulate", *words[1:]], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return re.findall(r"^Purg (\S+)", done.stdout, re.MULTILINE)

@@ -20,7 +20,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state i
 )
 
 ROOT = Path(__file__).resolve().parents[5]
-PLATFORMS = yaml.safe_load((ROOT / "roles/nvidia_driver/vars/main.yml").read_text())["_nvidia_driver_platforms"]
+TABLE = ROOT / "roles/nvidia_driver/vars/main/platforms.yml"
+PLATFORMS = yaml.safe_load(TABLE.read_text())["_nvidia_driver_platforms"]
 KERNEL, OLD, NEW = "6.1.0-41-amd64", "580.159.03", "580.178.04"
 SERVICES = ("nvidia-persistenced",)
 

@@ -29,7 +29,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.toolkit_plan i
 
 ROLES = Path(__file__).resolve().parents[5] / "roles"
 ROLE = ROLES / "nvidia_container_toolkit"
-PLATFORMS = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_nvidia_container_toolkit_platforms"]
+PLATFORMS = yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())["_nvidia_container_toolkit_platforms"]
+KEYS = [tuple(name.split(" ")) for name in PLATFORMS]
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 WISHES = Wishes(**{name.removeprefix("nvidia_container_toolkit_"): value for name, value in DEFAULTS.items()})
 PACKAGES = [
@@ -82,11 +83,11 @@ def refusal(**arguments: Any) -> str:
 
 
 def test_both_roles_know_the_same_distributions() -> None:
-    engines = yaml.safe_load((ROLES / "docker_engine/vars/main.yml").read_text())["_docker_engine_platforms"]
+    engines = yaml.safe_load((ROLES / "docker_engine/vars/main/platforms.yml").read_text())["_docker_engine_platforms"]
     assert set(PLATFORMS) == set(engines)
 
 
-@pytest.mark.parametrize("platform", [("Debian", "12"), ("Debian", "13"), ("Ubuntu", "22.04"), ("Ubuntu", "24.04")])
+@pytest.mark.parametrize("platform", [key for key in KEYS if key[0] in ("Debian", "Ubuntu")])
 def test_the_repository_for_apt(platform: tuple[str, str]) -> None:
     vendor = plan(platform).vendor
     assert vendor.key["url"] == "https://nvidia.github.io/libnvidia-container/gpgkey"
@@ -99,7 +100,7 @@ def test_the_repository_for_apt(platform: tuple[str, str]) -> None:
     assert vendor.wanted == [f"{name}=1.20.1-1" for name in PACKAGES]
 
 
-@pytest.mark.parametrize("platform", [("RedHat", "9"), ("RedHat", "10"), ("Rocky", "9"), ("Rocky", "10")])
+@pytest.mark.parametrize("platform", [key for key in KEYS if key[0] not in ("Debian", "Ubuntu")])
 def test_the_repository_for_dnf(platform: tuple[str, str]) -> None:
     vendor = plan(platform).vendor
     assert vendor.repository["baseurl"] == "https://nvidia.github.io/libnvidia-container/stable/rpm/$basearch"
