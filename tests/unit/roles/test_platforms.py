@@ -20,11 +20,8 @@ SYSTEMS = [
 ]
 # Roles that still know fewer systems, and have their table elsewhere.
 TO_COME = {
-    "docker_engine",
     "exporters",
     "nginx_lb",
-    "nvidia_container_toolkit",
-    "nvidia_driver",
     "prometheus",
     "vllm",
 }
