@@ -74,7 +74,9 @@ machine:
       type: list
       elements: str
     vllm_python:
-      description: Version of the interpreter that vLLM is to be installed with; null also where there is none.
+      description:
+        - Version of the interpreter that vLLM is to be installed with; null where there is none, or the role vllm
+          chooses one.
       type: str
     shm_gib:
       description: Size of C(/dev/shm).

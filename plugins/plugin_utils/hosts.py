@@ -14,7 +14,7 @@ DEFAULTS: dict[str, Any] = {
     "exporters_node_port": 9100,
     "nginx_lb_listen": ["80"],
     "prometheus_listen_address": "127.0.0.1:9090",
-    "vllm_python": "/usr/bin/python3",
+    "vllm_python": "auto",
     "vllm_root": "/opt/vllm",
     "vllm_state_dir": "/var/lib/vllm",
     "vllm_version": DEFAULT_VERSION,

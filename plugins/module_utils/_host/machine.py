@@ -69,7 +69,7 @@ class Wanted:
     several_gpus: bool = False  # one instance may span several of its GPUs
     shm_gib: float = 0.0  # shared memory that its instances need, when it has several GPUs
     vllm_version: str = ""
-    vllm_python: str = ""
+    vllm_python: str = ""  # path of the interpreter, or "auto"
     ports: tuple[Port, ...] = ()
     disks: tuple[Disk, ...] = ()
 
@@ -147,7 +147,7 @@ class Machine:
     time_epoch: float | None = None
     clock_synchronized: bool | None = None
     reboot_for: tuple[str, ...] | None = None  # packages that ask for a reboot; (): they are not named; None: none does
-    vllm_python: str | None = None  # version of the interpreter for vLLM; None also where there is none
+    vllm_python: str | None = None  # version of the interpreter for vLLM; None where there is none, or any will do
     shm_gib: float | None = None
     memlock: str | None = None  # "unlimited", or bytes: of the engines that run, else the most that one can be given
     rdma_devices: tuple[str, ...] | None = None
@@ -260,6 +260,8 @@ def _active(run: Run, unit: str) -> bool | None:
 
 
 def _python_version(run: Run, interpreter: str) -> str | None:
+    if interpreter == "auto":
+        return None
     return run([interpreter, "-c", "import platform; print(platform.python_version())"]).strip() or None
 
 

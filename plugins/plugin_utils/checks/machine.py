@@ -145,10 +145,12 @@ def _reboot_pending(host: Host) -> Faults:
     "vllm_python_old",
     FAILURE,
     GPU_HOST,
-    "The Python that vLLM is to be installed with (vllm_python) is too old, or is not there.",
+    "The Python that vLLM is to be installed with by vllm_python is too old, or is not there.",
     "Install Python {floor} or newer with its venv module on {host} and set vllm_python to it.",
 )
 def _vllm_python_old(host: Host) -> Faults:
+    if host.wanted.vllm_python == "auto":
+        return []  # the role brings it
     floor = (requirements_of(host.wanted.vllm_version) or REQUIREMENTS[-1]).python
     if host.machine.vllm_python is None:
         return [too_old(f"{host.wanted.vllm_python} does not run", floor)]

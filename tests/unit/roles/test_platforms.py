@@ -23,7 +23,6 @@ TO_COME = {
     "exporters",
     "nginx_lb",
     "prometheus",
-    "vllm",
 }
 TABLES = {
     path.parts[-4]: yaml.safe_load(path.read_text())[f"_{path.parts[-4]}_platforms"]

@@ -15,7 +15,7 @@ ROLE = Path(__file__).parents[3] / "roles/vllm"
 def secrets(**variables: Any) -> Any:
     """What stands in the file of secrets."""
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
-    expression = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["_vllm_secrets"]
+    expression = yaml.safe_load((ROLE / "vars/main/main.yml").read_text(encoding="utf-8"))["_vllm_secrets"]
     return Templar(DataLoader(), variables=defaults | variables).template(trust_as_template(expression))
 
 

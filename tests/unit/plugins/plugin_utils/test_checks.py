@@ -243,6 +243,7 @@ def test_what_cannot_be_told_is_said(patient: Patient, codes: list[str], hide: I
             (it.root / "sys/class/infiniband").rename(it.root / "x"),
         ),
         lambda it: setattr(it, "ahead_seconds", -4.0),
+        lambda it: (it.want(vllm_python="auto"), it.answers.update({"/usr/bin/python3": "3.9.21\n"})),
     ],
 )
 def test_what_is_no_fault(patient: Patient, change: Inject) -> None:
