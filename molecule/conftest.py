@@ -66,10 +66,13 @@ def converge(play: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[
 
 @pytest.fixture(scope="session")
 def change(converge: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
-    """Converge with other values of some variables, for good; return the output of a run that fails, else nothing."""
+    """Converge with other values of some variables, for good; return the output of a run that fails, else nothing.
 
-    def run(**variables: Any) -> str:
-        result = converge("--extra-vars", json.dumps(variables))
+    Further arguments are those of ansible-playbook, such as ``--tags``.
+    """
+
+    def run(*arguments: str, **variables: Any) -> str:
+        result = converge(*arguments, "--extra-vars", json.dumps(variables))
         return result.stdout if result.returncode else ""
 
     return run

@@ -74,7 +74,7 @@ def phases(scenarios: Sequence[str]) -> dict[str, Phase]:
 
 def scenarios() -> list[str]:
     """Names of the scenarios of Molecule, the longest first, so that none of these is left at the end."""
-    slow = ["nvidia_driver_distro", "containers", "nvidia_driver", "vllm", "nvidia_driver_dnf"]
+    slow = ["nvidia_driver_distro", "containers", "nvidia_driver", "enterprise_linux", "ubuntu", "vllm"]
     names = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
     return sorted(names, key=lambda name: slow.index(name) if name in slow else len(slow))
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 OLD, NEW, NEXT_BRANCH = "580.95.05", "580.159.03", "595.91.07"  # the first two in an order that is not the alphabet's
 DRIVER = {"libnvidia-ml", "nvidia-driver-cuda", "nvidia-driver-cuda-libs", "nvidia-modprobe", "nvidia-persistenced"}
 COMPANIONS = {"libnvidia-nscq", "nvidia-fabricmanager"}
+
+
+@pytest.fixture
+def change(change: Callable[..., str]) -> Callable[..., str]:
+    """Nothing but this role of the pool."""
+    return functools.partial(change, "--tags=nvidia_driver")
 
 
 def packages(host: Any) -> dict[str, str]:
@@ -87,7 +96,7 @@ def test_a_build_that_fails_names_its_log_and_the_way_back_works(hosts: list[Any
 
     for release in ("9", "10"):
         assert (
-            f"DKMS could not build the open NVIDIA kernel module {NEXT_BRANCH} on nvidia_driver_dnf-{release}" in output
+            f"DKMS could not build the open NVIDIA kernel module {NEXT_BRANCH} on enterprise_linux-{release}" in output
         )
     assert f"The log is /var/lib/dkms/nvidia/{NEXT_BRANCH}/build/make.log" in output
     assert not change(nvidia_driver_version=NEW)
