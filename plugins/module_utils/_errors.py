@@ -11,6 +11,7 @@
     ├── CalibrationError     what was kept as calibration is none
     ├── DriverError          a driver that cannot be installed on a host as it was asked for
     ├── ContainersError      a Docker Engine or container toolkit that a host cannot have as it was asked for
+    ├── AccessError          a firewall or SELinux that a host cannot have as a service needs it
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "AccessError",
     "ApiError",
     "BindingMissingError",
     "BusyError",
@@ -98,6 +100,10 @@ class DriverError(FleetError):
 
 class ContainersError(FleetError):
     """An engine or a toolkit that cannot be as asked for; the message names the host, the reason and what to do."""
+
+
+class AccessError(FleetError):
+    """A firewall or SELinux that cannot be as a service needs it; the message says why and what to do."""
 
 
 class NotReadyError(FleetError):

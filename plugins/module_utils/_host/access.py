@@ -1,0 +1,125 @@
+"""What a service needs to be reached and to do its work: ports in the firewall, and SELinux; private to the collection.
+
+A host that has neither is looked at in no time. What differs comes as steps, which check mode shows and a run takes.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from .._errors import AccessError
+from .firewall import Ask, Rule, firewall_steps
+from .selinux import TOOLS, Needs, is_enabled, selinux_steps
+from .steps import Step
+
+__all__ = ["ARGUMENTS", "Access", "Resolve", "addresses_of", "look"]
+
+# Documented in plugins/doc_fragments/access.py.
+ARGUMENTS: Mapping[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "listens_on": {"type": "list", "elements": "str", "required": True},
+    "allow_from": {"type": "list", "elements": "str", "required": True},
+    "firewall": {"type": "str", "choices": ["auto", "none"], "default": "auto"},
+    "booleans": {"type": "list", "elements": "str", "default": []},
+    "port_type": {"type": "str", "default": ""},
+    "known_ports": {"type": "list", "elements": "int", "default": []},
+    "file_contexts": {"type": "dict", "default": {}},
+}
+_NAME_LENGTH = 18  # of a policy of firewalld
+
+Resolve = Callable[[str], list[str]]  # the addresses of a name; [] where it has none
+
+
+@dataclass(frozen=True)
+class Access:
+    """What of it the host does not have."""
+
+    selinux: tuple[Step, ...] = ()  # before the service is started
+    firewall: tuple[Step, ...] = ()  # once it runs
+    packages: tuple[str, ...] = ()  # that the steps need and that are not there
+    warnings: tuple[str, ...] = ()  # what nobody but the operator can do
+
+    @property
+    def says(self) -> list[str]:
+        """What differs, for people."""
+        return [sentence for step in (*self.selinux, *self.firewall) for sentence in step.says]
+
+
+def look(root: Path, ask: Ask, given: Mapping[str, Any] | None, addresses_of: Resolve) -> Access:
+    """Compare a host with the option ``access`` of a module; None: nothing is looked after."""
+    if not given:
+        return Access()
+    if len(given["name"]) > _NAME_LENGTH:
+        raise AccessError(f"access.name is '{given['name']}'; firewalld takes no more than {_NAME_LENGTH} characters.")
+    endpoints = [endpoint for endpoint in map(_endpoint, given["listens_on"]) if endpoint]
+    selinux: list[Step] = []
+    if is_enabled(root):
+        known = frozenset(given["known_ports"])
+        needs = Needs(tuple(given["booleans"]), given["port_type"], known, given["file_contexts"])
+        selinux = selinux_steps(
+            root, lambda command: ask(command).output, needs, sorted({port for _, port in endpoints})
+        )
+    reached = {port for address, port in endpoints if not _is_loopback(address)}
+
+    def rules() -> list[Rule]:
+        return [Rule(port, source) for source in _sources(given["allow_from"], addresses_of) for port in reached]
+
+    firewall, warnings = ([], []) if given["firewall"] == "none" else firewall_steps(root, ask, given["name"], rules)
+    packages = (TOOLS,) if selinux and not (root / "usr/sbin/semanage").exists() else ()
+    return Access(tuple(selinux), tuple(firewall), packages, tuple(warnings))
+
+
+def addresses_of(name: str) -> list[str]:
+    """The addresses of a name, as this host knows them."""
+    try:
+        return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        return []
+
+
+def _endpoint(word: str) -> tuple[str, int] | None:
+    """Address ("": all of them) and port of what somebody listens on; None for a socket that is no TCP port."""
+    if word.startswith("unix:"):
+        return None
+    found = re.fullmatch(r"(?:(.*):)?(\d+)", word)
+    if found:
+        return (found[1] or "").strip("[]"), int(found[2])
+    try:
+        return str(ip_address(word.strip("[]"))), 80  # as NGINX takes it
+    except ValueError:
+        raise AccessError(f"access.listens_on has '{word}', which names no TCP port (80, 10.0.0.11:80).") from None
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether nobody but the host itself can use an address; every firewall lets it."""
+    try:
+        return address == "localhost" or ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _sources(words: Iterable[str], addresses_of: Resolve) -> list[str]:
+    """Addresses and networks as firewalls write them; names are looked up, since a firewall takes none."""
+    networks = set()
+    for word in words:
+        try:
+            found = [ip_network(word, strict=False)]
+        except ValueError:
+            found = [ip_network(address) for address in addresses_of(word)]
+        if not found:
+            raise AccessError(
+                f"access.allow_from has '{word}', which is no address, no network and no name that this host knows. "
+                "If that is a host of the inventory, set its fleet_address to the address by which the others reach it."
+            )
+        networks.update(found)
+    return [
+        str(one.network_address if one.num_addresses == 1 else one)
+        for one in networks
+        if not one.network_address.is_loopback
+    ]

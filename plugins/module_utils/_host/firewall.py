@@ -1,0 +1,155 @@
+"""Ports that a service is reached at, in the firewall that the host has; private to the collection.
+
+Rules of ours bear the name of what they are for, so that they are found again and go when nothing needs them: with
+firewalld a policy has that name, with ufw it is the comment of the rules. Rules of others are left as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .nftables import closing_chains, missing_rules
+from .places import File
+from .steps import Step
+from .system import Answer, read_text
+
+__all__ = ["Ask", "Rule", "firewall_steps"]
+
+Ask = Callable[[Sequence[str]], Answer]
+
+_BUS = ("busctl", "--auto-start=no", "--json=short", "call", "org.fedoraproject.FirewallD1")
+_DAEMON = (*_BUS, "/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1")
+# What somebody has bound to these is to reach nothing (firewalld.org/documentation/zone/predefined-zones.html).
+_CLOSED_ZONES = {"block", "drop"}
+# After the rules of the zones: what somebody refuses there stays refused (firewalld.org/documentation/concepts.html).
+_PRIORITY = 100
+
+
+class Rule(NamedTuple):
+    """A TCP port, and who may reach it: an address or a network."""
+
+    port: int
+    source: str
+
+    @property
+    def version(self) -> int:
+        """Of IP: 4 or 6."""
+        return ip_network(self.source).version
+
+    def __str__(self) -> str:
+        return f"TCP port {self.port} for {self.source}"
+
+
+def firewall_steps(
+    root: Path, ask: Ask, name: str, wanted: Callable[[], Iterable[Rule]]
+) -> tuple[list[Step], list[str]]:
+    """Steps in the firewall that is active here, and what nobody but the operator can do.
+
+    :param wanted: the rules; it is not asked where there is no firewall.
+    """
+    if (root / "usr/bin/firewall-cmd").exists() and (zones := _zones(ask)):
+        return _firewalld(root, ask, name, sorted(wanted()), zones), []
+    if re.search(r"(?mi)^ENABLED=yes", read_text(root / "etc/ufw/ufw.conf")):
+        return _ufw(root, name, sorted(wanted())), []
+    if (root / "usr/sbin/nft").exists() and (chains := closing_chains(ask)):
+        return [], missing_rules(ask, chains, sorted(wanted()))
+    return [], []
+
+
+def _data(answered: Answer) -> Any:
+    """What a method of D-Bus has returned."""
+    return json.loads(answered.output)["data"][0]
+
+
+def _zones(ask: Ask) -> list[str]:
+    """The zones that traffic may come from to be let in; []: firewalld does not run."""
+    default = ask([*_DAEMON, "getDefaultZone"])
+    active = ask([*_DAEMON[:-1], "org.fedoraproject.FirewallD1.zone", "getActiveZones"])
+    if default.code or active.code:
+        return []
+    return sorted({str(_data(default))} | (set(_data(active)) - _CLOSED_ZONES))
+
+
+def _firewalld(root: Path, ask: Ask, name: str, rules: Sequence[Rule], zones: Sequence[str]) -> list[Step]:
+    """Steps in firewalld, which has two of everything: what holds now, and files for the time after a reload."""
+    path = root / "etc/firewalld/policies" / f"{name}.xml"
+    answered = ask([*_DAEMON[:-1], "org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", name])
+    settings = {} if answered.code else _data(answered)
+    texts = {_rich(rule): rule for rule in rules}
+    there = set(settings.get("rich_rules", {}).get("data", []))
+    more, less = [text for text in texts if text not in there], sorted(there - set(texts))
+
+    steps: list[Step] = []
+    file = File(path, 0o644, content=_policy(name, rules, zones))
+    if rules and file.before() != file.content:
+        says = [] if more or less else [f"firewalld: policy {name} lasts"]
+        steps.append(Step(tuple(says), write=file))
+    if not rules and path.exists():
+        says = [] if less else [f"firewalld: policy {name} is gone"]
+        steps.append(Step(tuple(says), remove=path))
+    says_more = tuple(f"firewalld: {texts[text]} is open" for text in more)
+    says_less = tuple(f"firewalld: no longer open: {text}" for text in less)
+    if rules and sorted(settings.get("ingress_zones", {}).get("data", [])) != list(zones):  # another policy, or none
+        return [*steps, Step(says_more + says_less, ("firewall-cmd", "--reload"))]
+    # Without a reload: it would take from others what holds now only.
+    policy = ("firewall-cmd", f"--policy={name}")
+    if more:
+        steps.append(Step(says_more, (*policy, *(f"--add-rich-rule={text}" for text in more))))
+    if less:
+        steps.append(Step(says_less, (*policy, *(f"--remove-rich-rule={text}" for text in less))))
+    return steps
+
+
+def _rich(rule: Rule) -> str:
+    """A rule in firewalld's language, as firewalld itself writes it."""
+    return (
+        f'rule family="ipv{rule.version}" source address="{rule.source}" port port="{rule.port}" protocol="tcp" accept'
+    )
+
+
+def _policy(name: str, rules: Iterable[Rule], zones: Iterable[str]) -> str:
+    """A policy of firewalld, as a file."""
+    lines = [f'  <ingress-zone name="{zone}"/>' for zone in zones]
+    lines.append('  <egress-zone name="HOST"/>')
+    lines += [
+        f'  <rule family="ipv{rule.version}"><source address="{rule.source}"/>'
+        f'<port port="{rule.port}" protocol="tcp"/><accept/></rule>'
+        for rule in rules
+    ]
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="utf-8"?>',
+            "<!-- Managed by Ansible, collection gpuhosts.vllm -->",
+            f'<policy target="CONTINUE" priority="{_PRIORITY}">',
+            f"  <short>{name}</short>",
+            *lines,
+            "</policy>",
+            "",
+        ]
+    )
+
+
+def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> list[Step]:
+    """Steps in ufw, which keeps what holds now and after a boot the same."""
+    text = read_text(root / "etc/ufw/user.rules") + "\n" + read_text(root / "etc/ufw/user6.rules")
+    found = re.findall(
+        r"(?m)^### tuple ### allow tcp (\d+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=(\w+))?$", text
+    )
+    there = {Rule(int(port), source): bytes.fromhex(comment).decode() for port, source, comment in found}
+    ours = {rule for rule, comment in there.items() if comment == name}
+
+    def words(rule: Rule) -> tuple[str, ...]:
+        return ("allow", "proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
+
+    # One that somebody else has made serves as well, and stays theirs.
+    more = [rule for rule in rules if rule not in there]
+    less = sorted(ours.difference(rules))
+    return [
+        *(Step((f"ufw: {rule} is open",), ("ufw", *words(rule), "comment", name)) for rule in more),
+        *(Step((f"ufw: no longer open: {rule}",), ("ufw", "delete", *words(rule))) for rule in less),
+    ]
