@@ -14,7 +14,10 @@ description:
   - New options replace the old ones only when O(check) accepts them. It is asked about all of them before anything is
     written, in check mode as well where it is installed.
   - The files of an instance that is not wanted any more go when its unit neither runs nor would start at the next boot.
-extends_documentation_fragment: gpuhosts.vllm.attributes
+  - Opens the ports of the instances, as O(access) says, and closes those of instances that are gone.
+extends_documentation_fragment:
+  - gpuhosts.vllm.attributes
+  - gpuhosts.vllm.access
 attributes:
   check_mode:
     details: The return values tell what will have to be done once the files are written.
@@ -139,6 +142,12 @@ files:
   type: list
   elements: str
   sample: [/etc/vllm/instances/llama-3.3-70b-1.yaml]
+access:
+  description: What was changed in the firewall and in SELinux, as sentences.
+  returned: success
+  type: list
+  elements: str
+  sample: ["firewalld: TCP port 8000 for 10.0.0.2 is open"]
 restart:
   description: Instances that run from older files.
   returned: success
@@ -181,6 +190,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuratio
     units_from_properties,
     work_to_do,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import AccessError, FleetError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
     Directory,
     File,
@@ -188,6 +199,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import 
     gid,
     unchecked,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
 
 SPEC: dict[str, dict[str, Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
@@ -208,7 +221,9 @@ SPEC: dict[str, dict[str, Any]] = {
     "release": {"type": "path", "required": True},
     "check": {"type": "list", "elements": "str", "required": True},
     "only_prepared": {"type": "bool", "default": False},
+    "access": {"type": "dict", "options": ARGUMENTS},
 }
+ROOT = Path("/")
 
 
 @dataclass(frozen=True)
@@ -304,16 +319,15 @@ def switch(link: Path, release: str) -> None:
     new.replace(link)
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+def configure(module: AnsibleModule) -> dict[str, Any]:
+    """Do it all, and tell what was done."""
     given = module.params
     wanted = {instance["id"] for instance in given["instances"]}
     directory, link = Path(given["directory"]), Path(given["link"])
     prepared = is_prepared(given)
     if given["only_prepared"] and not prepared:
-        nothing: dict[str, list[str]] = {"files": [], "restart": [], "start": [], "remove": [], "disturbed": []}
-        module.exit_json(changed=False, prepared=False, differs=False, **nothing)
+        lists: tuple[str, ...] = ("files", "access", "restart", "start", "remove", "disturbed")
+        return {"changed": False, "prepared": False, "differs": False, **{name: [] for name in lists}}
 
     directories = [place for place in wanted_directories(given) if place.differs()]
     files = list(wanted_files(given))
@@ -336,6 +350,14 @@ def main() -> None:
     diff += [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
     diff += [diff_of(link, f"{points_to}\n" if points_to else "", f"{given['release']}\n")] if switching else []
     diff += [diff_of(path, f"{path}\n", "") for path in removed]
+    access = look(ROOT, answer, given["access"], addresses_of)
+    diff += access.diff
+    if access.packages:
+        raise AccessError(
+            f"{'; '.join(access.says)}: that takes {', '.join(access.packages)}. Install it on this host."
+        )
+    for warning in access.warnings:
+        module.warn(warning)
 
     if not module.check_mode:
         for place in directories:
@@ -348,24 +370,35 @@ def main() -> None:
             file.write(partial(check_unit, module, file.path.name) if file.unit else unchecked)
         for path in removed:
             path.unlink()
+        take([*access.selinux, *access.firewall])
 
     everyone = switching or any(file.instance == "" for file in rewritten)
     anew = wanted if everyone else {file.instance for file in rewritten if file.instance}
     touched = {name: newest([link, *(file.path for file in files if file.instance in ("", name))]) for name in wanted}
     work = work_to_do(wanted, units, touched, anew)
     written = [place.path for place in (*directories, *rewritten, *disowned)]
-    changed = bool(written or switching or removed)
-    module.exit_json(
-        changed=changed,
-        prepared=prepared,
-        differs=changed or bool(work.remove),
-        files=[str(path) for path in [*written, *removed]],
-        restart=work.restart,
-        start=work.start,
-        remove=work.remove,
-        disturbed=work.disturbed,
-        diff=diff,
-    )
+    changed = bool(written or switching or removed or access.says)
+    return {
+        "changed": changed,
+        "prepared": prepared,
+        "differs": changed or bool(work.remove),
+        "files": [str(path) for path in [*written, *removed]],
+        "access": access.says,
+        "restart": work.restart,
+        "start": work.start,
+        "remove": work.remove,
+        "disturbed": work.disturbed,
+        "diff": diff,
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**configure(module))
+    except FleetError as error:
+        module.fail_json(msg=str(error))
 
 
 if __name__ == "__main__":

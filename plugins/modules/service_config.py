@@ -13,7 +13,10 @@ description:
   - A new file replaces the old one only when its check accepts it. When the service that ran before does not answer
     with the new files, the old ones come back and it runs with these.
   - Does nothing where a package or the release is missing, and tells which.
-extends_documentation_fragment: gpuhosts.vllm.attributes
+  - Opens its ports and lets SELinux let it work, as O(access) says.
+extends_documentation_fragment:
+  - gpuhosts.vllm.attributes
+  - gpuhosts.vllm.access
 attributes:
   check_mode:
     support: full
@@ -111,6 +114,12 @@ files:
   type: list
   elements: str
   sample: [/etc/nginx/nginx.conf]
+access:
+  description: What was changed in the firewall and in SELinux, as sentences.
+  returned: success
+  type: list
+  elements: str
+  sample: ["firewalld: TCP port 80 for 10.0.0.0/24 is open"]
 steps:
   description: What was done to the service, as verbs of C(systemctl).
   returned: success
@@ -129,10 +138,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import FleetError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import File, diff_of, make_directories
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import PROPERTIES, State, steps
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import run
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer, run
 
 SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
@@ -153,6 +165,7 @@ SPEC: dict[str, dict[str, Any]] = {
     "urls": {"type": "list", "elements": "str", "required": True},
     "answer": {"type": "str"},
     "timeout": {"type": "int", "default": 10},
+    "access": {"type": "dict", "options": ARGUMENTS},
 }
 ROOT = Path("/")
 UNITS = Path("/etc/systemd/system")
@@ -294,16 +307,17 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+def configure(module: AnsibleModule) -> dict[str, Any]:
+    """Do it all, and tell what was done."""
     given = module.params
+    access = look(ROOT, answer, given["access"], addresses_of)
     packages = read_packages(ROOT, run, given["packages"]) if given["packages"] else []
     there = {package.name for package in packages if package.configured}
     missing = [name for name in given["packages"] if name not in there]
+    missing += access.packages
     missing += [given["release"]] if given["release"] and not Path(given["release"]).is_dir() else []
     if missing:
-        module.exit_json(changed=False, missing=missing, files=[], steps=[])
+        return {"changed": False, "missing": missing, "files": [], "access": [], "steps": []}
 
     service = Service(module)
     changes = differing(given)
@@ -312,8 +326,12 @@ def main() -> None:
     verbs = steps(service.state, [*(change.taken_up_by for change in changes), *not_taken_up(given, service.state)])
     diff = [diff_of(change.file.path, change.before or "", change.file.content) for change in changes]
     diff += [diff_of(path, f"{path}\n", "") for path in [*removed, *older]]
+    diff += access.diff
+    for warning in access.warnings:
+        module.warn(warning)
 
     if not module.check_mode:
+        take(access.selinux)
         service.write(changes)
         for path in removed:
             path.unlink()
@@ -332,13 +350,24 @@ def main() -> None:
             module.fail_json(msg=f"{given['name']} does not answer ({problem}). {hint}")
         for path in older:
             remove(path)
-    module.exit_json(
-        changed=bool(changes or removed or older or verbs),
-        missing=[],
-        files=[str(path) for path in [*(change.file.path for change in changes), *removed, *older]],
-        steps=verbs,
-        diff=diff,
-    )
+        take(access.firewall)
+    return {
+        "changed": bool(changes or removed or older or access.says or verbs),
+        "missing": [],
+        "files": [str(path) for path in [*(change.file.path for change in changes), *removed, *older]],
+        "access": access.says,
+        "steps": verbs,
+        "diff": diff,
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**configure(module))
+    except FleetError as error:
+        module.fail_json(msg=str(error))
 
 
 if __name__ == "__main__":

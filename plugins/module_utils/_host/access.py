@@ -15,6 +15,7 @@ from typing import Any
 
 from .._errors import AccessError
 from .firewall import Ask, Rule, firewall_steps
+from .places import diff_of
 from .selinux import TOOLS, Needs, is_enabled, selinux_steps
 from .steps import Step
 
@@ -44,6 +45,11 @@ class Access:
     firewall: tuple[Step, ...] = ()  # once it runs
     packages: tuple[str, ...] = ()  # that the steps need and that are not there
     warnings: tuple[str, ...] = ()  # what nobody but the operator can do
+
+    @property
+    def diff(self) -> list[dict[str, str]]:
+        """Entries of the diff that Ansible shows."""
+        return [diff_of(Path("access"), "", "\n".join([*self.says, ""]))] if self.says else []
 
     @property
     def says(self) -> list[str]:
@@ -83,8 +89,9 @@ def addresses_of(name: str) -> list[str]:
         return []
 
 
-def _endpoint(word: str) -> tuple[str, int] | None:
+def _endpoint(words: str) -> tuple[str, int] | None:
     """Address ("": all of them) and port of what somebody listens on; None for a socket that is no TCP port."""
+    word = words.partition(" ")[0]
     if word.startswith("unix:"):
         return None
     found = re.fullmatch(r"(?:(.*):)?(\d+)", word)

@@ -80,7 +80,7 @@ def _firewalld(root: Path, ask: Ask, name: str, rules: Sequence[Rule], zones: Se
     path = root / "etc/firewalld/policies" / f"{name}.xml"
     answered = ask([*_DAEMON[:-1], "org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", name])
     settings = {} if answered.code else _data(answered)
-    texts = {_rich(rule): rule for rule in rules}
+    texts = [_rich(rule) for rule in rules]
     there = set(settings.get("rich_rules", {}).get("data", []))
     more, less = [text for text in texts if text not in there], sorted(there - set(texts))
 
@@ -92,8 +92,8 @@ def _firewalld(root: Path, ask: Ask, name: str, rules: Sequence[Rule], zones: Se
     if not rules and path.exists():
         says = [] if less else [f"firewalld: policy {name} is gone"]
         steps.append(Step(tuple(says), remove=path))
-    says_more = tuple(f"firewalld: {texts[text]} is open" for text in more)
-    says_less = tuple(f"firewalld: no longer open: {text}" for text in less)
+    says_more = tuple(f"firewalld: {_plain(text)} is open" for text in more)
+    says_less = tuple(f"firewalld: no longer open: {_plain(text)}" for text in less)
     if rules and sorted(settings.get("ingress_zones", {}).get("data", [])) != list(zones):  # another policy, or none
         return [*steps, Step(says_more + says_less, ("firewall-cmd", "--reload"))]
     # Without a reload: it would take from others what holds now only.
@@ -110,6 +110,12 @@ def _rich(rule: Rule) -> str:
     return (
         f'rule family="ipv{rule.version}" source address="{rule.source}" port port="{rule.port}" protocol="tcp" accept'
     )
+
+
+def _plain(text: str) -> str:
+    """A rule of firewalld for people; one that is not as ours are stays as it is."""
+    ours = r'rule family="ipv[46]" source address="(\S+)" port port="(\d+)" protocol="tcp" accept'
+    return re.sub(ours, r"TCP port \2 for \1", text)
 
 
 def _policy(name: str, rules: Iterable[Rule], zones: Iterable[str]) -> str:

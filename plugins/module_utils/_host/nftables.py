@@ -1,7 +1,7 @@
 """Ports that a ruleset of nftables keeps closed, which somebody looks after by hand; private to the collection.
 
-Nothing is changed in such a ruleset: a rule that nft adds is gone after a boot, where it would belong in somebody's file
-only its author knows, and one in a table of our own cannot open what another one drops. So the operator is told the rule.
+Nothing is changed in such a ruleset. A rule that nft adds is gone after a boot; only the author of a file knows where
+in it a rule belongs; a table of our own cannot open what another one drops. So the operator is told the rule.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def missing_rules(
             warnings.append(
                 f"The firewall of this host is a ruleset of its own (chain {' '.join(_place(chain))}), in which "
                 f"nothing is changed from here. It lacks: {'; '.join(commands)}. Put these rules into the file that "
-                "the ruleset comes from; or set fleet_firewall to none for this host when the ports are open in another way."
+                "the ruleset comes from; or set fleet_firewall to none for this host, if the ports are open anyway."
             )
     return warnings
 
@@ -67,9 +67,12 @@ def _items(answered: Answer, kind: str) -> list[dict[str, Any]]:
 def _ends_closed(ask: Callable[[Sequence[str]], Answer], chain: Mapping[str, Any]) -> bool:
     """Whether the last rule of a chain refuses everything."""
     last = [rule["expr"] for rule in _items(ask(["nft", "-j", "list", "chain", *_place(chain)]), "rule")][-1:]
-    return any(
-        not any("match" in word for word in rule) and any({"drop", "reject"} & set(word) for word in rule)
-        for rule in last
+    words = [word for rule in last for word in rule]
+    of_iptables = [word["xt"] for word in words if "xt" in word]  # what nft knows no word of its own for
+    if any("match" in word for word in words) or any(word["type"] == "match" for word in of_iptables):
+        return False
+    return any({"drop", "reject"} & set(word) for word in words) or any(
+        word["name"] == "REJECT" for word in of_iptables
     )
 
 

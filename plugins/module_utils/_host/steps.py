@@ -5,17 +5,17 @@ Those who look at a host say what differs as a list of steps; check mode shows t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .._errors import AccessError
 from .places import File
+from .system import answer
 
-__all__ = ["RunCommand", "Step", "take"]
+__all__ = ["Step", "take"]
 
-# Exit status, output and errors of a command that is given a text to read.
-RunCommand = Callable[[list[str], str], tuple[int, str, str]]
+_SECONDS = 300  # SELinux's policy is compiled anew
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,15 @@ class Step:
     remove: Path | None = None
 
 
-def take(steps: Iterable[Step], run: RunCommand) -> None:
+def take(steps: Iterable[Step]) -> None:
     """Take the steps, in their order; raises AccessError with the words of a command that fails."""
     for step in steps:
         if step.write:
             step.write.write()
         if step.remove:
-            step.remove.unlink(missing_ok=True)
+            step.remove.unlink()
         if step.command:
-            code, output, errors = run(list(step.command), step.reads)
+            code, output, errors = answer(step.command, _SECONDS, step.reads)
             if code:
-                raise AccessError(f"`{' '.join(step.command)}` failed: {(errors or output).strip()}")
+                said = (errors or output).strip() or "it is not there, or takes too long"
+                raise AccessError(f"`{' '.join(step.command)}` fails: {said}")

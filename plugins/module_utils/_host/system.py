@@ -37,14 +37,14 @@ def run(command: Sequence[str]) -> str:
     return "" if done.code else done.output
 
 
-def answer(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> Answer:
-    """Exit status and output of a command in English."""
+def answer(command: Sequence[str], seconds: float = COMMAND_SECONDS, reads: str = "") -> Answer:
+    """Exit status and output of a command in English, which reads a text from its standard input."""
     environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(
             command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=reads,
             capture_output=True,
             text=True,
             check=False,
