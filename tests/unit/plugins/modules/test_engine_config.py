@@ -50,6 +50,7 @@ def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("RUNNING", str(tmp_path / "running"))
+    monkeypatch.setattr(engine_config, "ROOT", tmp_path)
     # Only root gives files away.
     monkeypatch.setattr(places.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
     monkeypatch.setattr(places.os, "chown", lambda *_: None)
@@ -253,3 +254,34 @@ def test_it_tells_whether_release_and_account_are_there(configure: Configure, tm
     assert result["prepared"] == (not lacking)
     assert (result["differs"], result["start"]) == ((False, []) if lacking else (True, ["tiny-1"]))
     assert not (tmp_path / "instances").exists()
+
+
+def test_a_port_that_nobody_may_reach_any_more_is_work_but_no_restart(configure: Configure, tmp_path: Path) -> None:
+    for path, text in {
+        "etc/ufw/ufw.conf": "ENABLED=yes\n",
+        "etc/ufw/user.rules": "### tuple ### allow tcp 8001 0.0.0.0/0 any 10.0.0.2 in comment=677075\n",
+        "bin/ufw": '#!/bin/sh\necho "$*" >> "$RUNNING/../said"\n',
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / "bin/ufw").chmod(0o755)
+    configure()
+    access = {"name": "gpu", "listens_on": [], "allow_from": ["10.0.0.2"]}
+
+    checked = configure(access=access, _ansible_check_mode=True)
+
+    assert checked["access"] == ["ufw: no longer open: TCP port 8001 for 10.0.0.2"]
+    assert (checked["changed"], checked["differs"], checked["restart"]) == (True, True, [])
+    assert not (tmp_path / "said").exists()
+    assert configure(access=access)["access"] == checked["access"]
+    assert (tmp_path / "said").read_text() == "delete allow proto tcp from 10.0.0.2 to any port 8001\n"
+
+
+def test_what_selinux_takes_has_to_be_installed(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "sys/fs/selinux").mkdir(parents=True)
+    (tmp_path / "sys/fs/selinux/enforce").write_text("1")
+    access = {"name": "gpu", "listens_on": [], "allow_from": [], "file_contexts": {"/srv/bin(/.*)?": "bin_t"}}
+
+    message = configure(access=access)["msg"]
+
+    assert message.startswith("SELinux: /srv/bin(/.*)? is bin_t: that takes policycoreutils-python-utils. Install it")

@@ -136,6 +136,38 @@ def test_a_fresh_service_is_written_and_started_and_then_left_alone(configure: C
     assert said(tmp_path) == []
 
 
+def test_its_port_is_opened_once_it_runs(configure: Configure, tmp_path: Path) -> None:
+    for path, text in {
+        "etc/ufw/ufw.conf": "ENABLED=yes\n",
+        "bin/ufw": '#!/bin/sh\necho "ufw $*" >> $HOST/said\n',
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    access = {"name": "web", "listens_on": ["8000"], "allow_from": ["10.0.0.2"]}
+
+    checked = configure({"web.conf": "a\n"}, access=access, _ansible_check_mode=True)
+    result = configure({"web.conf": "a\n"}, access=access)
+
+    assert checked["access"] == result["access"] == ["ufw: TCP port 8000 for 10.0.0.2 is open"]
+    assert result["diff"][-1]["after"] == "ufw: TCP port 8000 for 10.0.0.2 is open\n"
+    opened = "ufw allow proto tcp from 10.0.0.2 to any port 8000 comment web"
+    assert said(tmp_path) == ["enable web.service", "start web.service", opened]
+    assert configure({"web.conf": "a\n"}, access=access)["changed"]  # this ufw forgets at once
+    assert "names no TCP port" in configure({}, access=access | {"listens_on": ["?"]})["msg"]
+
+
+def test_what_selinux_needs_comes_with_the_packages(configure: Configure, tmp_path: Path) -> None:
+    for path, text in {"enforce": "1", "booleans/web_can_network": "0 0"}.items():
+        (tmp_path / "sys/fs/selinux" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/fs/selinux" / path).write_text(text)
+    access = {"name": "web", "listens_on": [], "allow_from": [], "booleans": ["web_can_network"]}
+
+    result = configure({"web.conf": "a\n"}, packages=["web", "another"], access=access)
+
+    assert result["missing"] == ["another", "policycoreutils-python-utils"]
+
+
 @pytest.mark.parametrize("missing", ["another", "half"])
 def test_without_its_package_nothing_is_done(configure: Configure, tmp_path: Path, missing: str) -> None:
     result = configure({"web.conf": "a\n"}, packages=["web", missing])
