@@ -12,6 +12,7 @@
     ├── DriverError          a driver that cannot be installed on a host as it was asked for
     ├── ContainersError      a Docker Engine or container toolkit that a host cannot have as it was asked for
     ├── AccessError          a firewall or SELinux that a host cannot have as a service needs it
+    ├── ArchiveError         an archive of an upstream release that cannot be had, or is another one
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -28,6 +29,7 @@ from typing import Any
 __all__ = [
     "AccessError",
     "ApiError",
+    "ArchiveError",
     "BindingMissingError",
     "BusyError",
     "CalibrationError",
@@ -104,6 +106,10 @@ class ContainersError(FleetError):
 
 class AccessError(FleetError):
     """A firewall or SELinux that cannot be as a service needs it; the message says why and what to do."""
+
+
+class ArchiveError(FleetError):
+    """An archive that cannot be had or is not the one that was asked for; the message names it."""
 
 
 class NotReadyError(FleetError):
