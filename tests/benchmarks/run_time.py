@@ -25,7 +25,6 @@ sys.path.insert(0, str(ROOT))
 
 from tests.lab import engine, hosts, stand_in
 from tests.lab.settings import STATE
-from tests.stand_in.arguments import VERSION
 
 LAB = "inventories/lab"
 SIZES = (4, 8, 16)
@@ -80,10 +79,7 @@ def measure_light(number: int) -> dict[str, Any]:
     }
     inventory["lab"] = {"children": {group: {} for group in groups}}
     (LIGHT / "hosts.yml").write_text(json.dumps(inventory))
-    variables = {
-        "vllm_version": VERSION,
-        "vllm_lock": str(STATE / stand_in.LOCK_FILE),
-        "vllm_index_url": f"http://{hosts.MIRROR_ADDRESS}/stand-in/simple/",
+    variables = stand_in.VARIABLES | {
         "vllm_models": [
             {"name": "tiny-llama", "source": "/srv/models/tiny-llama", "replicas": number, "context_length": 512}
         ],

@@ -1,7 +1,6 @@
 """A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one.
 
-An inventory asks for it with ``vllm_version: 0.33.0+standin``, ``vllm_lock: "{{ lab_dir }}/stand-in.lock"`` and
-``vllm_index_url: http://172.29.250.2/stand-in/simple/``. That index has no uv, like the mirror of a site
+An inventory asks for it with the variables that are here. That index has no uv, like the mirror of a site
 that holds the packages of its lock and no other.
 """
 
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tests.stand_in.arguments import VERSION
 
+from .hosts import MIRROR_ADDRESS
 from .settings import ROOT, STATE
 from .wheelhouse import LOCK, MIRROR, parse, sha256, write_index, write_wheel
 
@@ -21,6 +21,13 @@ LOCK_FILE = "stand-in.lock"  # among the things of this checkout
 _SOURCE = ROOT / "tests/stand_in"
 _OPTIONS = ROOT / "plugins/module_utils/_releases/options.py"
 _NAME = f"vllm-{VERSION}-py3-none-any.whl"
+
+# What an inventory or a command line asks for it with.
+VARIABLES = {
+    "vllm_version": VERSION,
+    "vllm_lock": str(STATE / LOCK_FILE),
+    "vllm_index_url": f"http://{MIRROR_ADDRESS}/stand-in/simple/",
+}
 
 # What roles/vllm imports of vLLM to check a configuration, see its files/check_config.py.
 _SERVE = """\

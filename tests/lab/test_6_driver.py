@@ -6,6 +6,7 @@ import time
 
 from .clients import client, drained
 from .conftest import Run, machine, playbook
+from .test_5_release import release
 from .vendor.nvidia import VERSIONS
 
 OLDER, NEWER = VERSIONS[:2]
@@ -22,7 +23,7 @@ def loaded(host: str) -> str:
 
 
 def upgrade(*arguments: str) -> Run:
-    return playbook("playbooks/driver_upgrade.yml", "-e", f"nvidia_driver_version={NEWER}", *arguments)
+    return playbook("playbooks/driver_upgrade.yml", *release(), "-e", f"nvidia_driver_version={NEWER}", *arguments)
 
 
 def test_the_version_must_be_stated() -> None:
@@ -88,4 +89,4 @@ def test_a_mended_host_is_taken_up_where_it_was_left() -> None:
     specification = gpu2.file("/var/run/cdi/nvidia.yaml").content_string
     assert f"libnvidia-ml.so.{NEWER}" in specification
     assert OLDER not in specification
-    assert playbook("playbooks/verify.yml").code == 0
+    assert playbook("playbooks/verify.yml", *release()).code == 0

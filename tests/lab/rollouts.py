@@ -1,0 +1,35 @@
+"""Roll-outs of a change in the lab's one model, and what shows whether an engine was restarted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import yaml
+
+from .conftest import ROOT, Run, machine, playbook
+
+HOSTS = ("gpu1", "gpu2")
+NOTICE = "/etc/ansible/facts.d/gpuhosts_maintenance.fact"
+
+
+def model(extra_args: Mapping[str, object], env: Mapping[str, str]) -> dict[str, object]:
+    """The lab's model with more options and environment variables."""
+    (one,) = yaml.safe_load((ROOT / "inventories/lab/group_vars/gpu_hosts/vllm.yml").read_text())["vllm_models"]
+    return {**one, "extra_args": one["extra_args"] | extra_args, "env": one["env"] | env}
+
+
+def variables(values: Mapping[str, object]) -> tuple[str, str]:
+    """Variables for a command line."""
+    return "-e", json.dumps(values)
+
+
+def rollout(extra_args: Mapping[str, object], *arguments: str) -> Run:
+    """site.yml with further options of the engines."""
+    return playbook("playbooks/site.yml", *variables({"vllm_models": [model(extra_args, {})]}), *arguments)
+
+
+def started(host: str) -> str:
+    """When the engine of a host was started, and its process."""
+    (unit,) = machine(host).check_output("systemctl list-units --plain --no-legend 'vllm@*'").split()[:1]
+    return str(machine(host).check_output("systemctl show --property=MainPID,ActiveEnterTimestamp %s", unit))
