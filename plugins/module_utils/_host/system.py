@@ -37,8 +37,11 @@ def run(command: Sequence[str]) -> str:
     return "" if done.code else done.output
 
 
-def answer(command: Sequence[str], seconds: float = COMMAND_SECONDS, reads: str = "") -> Answer:
-    """Exit status and output of a command in English, which reads a text from its standard input."""
+def answer(command: Sequence[str], seconds: float | None = None, reads: str = "") -> Answer:
+    """Exit status and output of a command in English, which reads a text from its standard input.
+
+    It has COMMAND_SECONDS if nothing else is said.
+    """
     environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         done = subprocess.run(
@@ -48,7 +51,7 @@ def answer(command: Sequence[str], seconds: float = COMMAND_SECONDS, reads: str 
             capture_output=True,
             text=True,
             check=False,
-            timeout=seconds,
+            timeout=COMMAND_SECONDS if seconds is None else seconds,
         )
     except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
         return Answer(-1)
