@@ -103,6 +103,11 @@ REQUEST_SECONDS = 60  # of one request; a server that hangs is asked again until
 JOURNAL_LINES = "10000"  # of which the starts are that are looked at; one start of eight GPUs takes about a thousand
 
 
+def boot_time() -> float:
+    """When the clock was zero that systemd's monotonic timestamps go by, in seconds since 1970."""
+    return time.time() - time.monotonic()
+
+
 def failure(unit: str, error: NotReadyError, found: Evidence | None) -> dict[str, object]:
     """What the module fails with."""
     message = f"{unit} is not ready. It came to the stage {error.stage!r}: {error}."
@@ -136,13 +141,12 @@ def main() -> None:
         return UnitState.from_properties(module.run_command(command, check_rc=True)[1])
 
     def look_at_boot() -> dict[str, str]:
-        command = ["systemctl", "show", given["unit"], "--property=ActiveEnterTimestamp", "--value", "--timestamp=unix"]
-        since = module.run_command(command, check_rc=True)[1].strip()
-        if not since.startswith("@"):  # it has ended meanwhile
-            return {}
+        # Not --timestamp=unix, which Ubuntu 22.04's systemctl does not know.
+        command = ["systemctl", "show", given["unit"], "--property=ActiveEnterTimestampMonotonic", "--value"]
+        since = int(int(module.run_command(command, check_rc=True)[1] or 0) / 1e6 + boot_time())
         # What an engine that has served for months said after its start-up is of no interest.
-        until = f"@{int(since[1:]) + given['timeout']}"
-        command = ["journalctl", "-u", given["unit"], "--since", since, "--until", until, "--no-pager", "-o", "cat"]
+        span = ["--since", f"@{since}", "--until", f"@{since + given['timeout']}"]
+        command = ["journalctl", "-u", given["unit"], *span, "--no-pager", "-o", "cat"]
         boot = boot_of(module.run_command(command)[1])
         return {"boot": boot} if boot else {}
 
