@@ -25,8 +25,8 @@ options:
         required: true
       listens_on:
         description:
-          - Where the service listens, as TCP port, or address and port. What follows after a space is passed over,
-            and so is C(unix:PATH).
+          - Where the service listens, as TCP port, or address and port; without a port it is V(80). What follows after
+            a space is passed over, and so is C(unix:PATH).
           - A loopback address is not opened.
         type: list
         elements: str

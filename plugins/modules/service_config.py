@@ -331,8 +331,8 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         module.warn(warning)
 
     if not module.check_mode:
-        take(access.selinux)
         service.write(changes)
+        take(access.selinux)
         for path in removed:
             path.unlink()
         problem = service.run(verbs, changes)

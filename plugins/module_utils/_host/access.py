@@ -95,12 +95,9 @@ def _endpoint(words: str) -> tuple[str, int] | None:
     if word.startswith("unix:"):
         return None
     found = re.fullmatch(r"(?:(.*):)?(\d+)", word)
-    if found:
-        return (found[1] or "").strip("[]"), int(found[2])
-    try:
-        return str(ip_address(word.strip("[]"))), 80  # as NGINX takes it
-    except ValueError:
-        raise AccessError(f"access.listens_on has '{word}', which names no TCP port (80, 10.0.0.11:80).") from None
+    if not found:
+        return word.strip("[]"), 80  # as NGINX takes it
+    return (found[1] or "").strip("[]"), int(found[2])
 
 
 def _is_loopback(address: str) -> bool:
