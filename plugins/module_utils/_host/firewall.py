@@ -152,8 +152,9 @@ def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> list[Step]:
     def words(rule: Rule) -> tuple[str, ...]:
         return ("allow", "proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
 
-    # One that somebody else has made serves as well, and stays theirs.
-    more = [rule for rule in rules if rule not in there]
+    without_6 = re.search(r"(?mi)^IPV6=['\"]?no", read_text(root / "etc/default/ufw"))
+    # A rule that somebody else has made serves as well, and stays theirs.
+    more = [rule for rule in rules if rule not in there and not (without_6 and rule.version == 6)]
     less = sorted(ours.difference(rules))
     return [
         *(Step((f"ufw: {rule} is open",), ("ufw", *words(rule), "comment", name)) for rule in more),

@@ -1,7 +1,8 @@
-"""Whom the playbooks let reach what, by the inventory."""
+"""Whom the playbooks let reach what, by the inventory, and by which names hosts know it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,14 @@ def test_engines_are_for_front_doors_and_monitoring_and_exporters_for_monitoring
 ) -> None:
     assert value("serve", "vllm_allow_from", **more) == engines
     assert value("observe", "exporters_allow_from", **more) == exporters
+
+
+def test_each_role_has_a_name_of_its_own_that_firewalld_takes() -> None:
+    found = [
+        name
+        for path in ROOT.glob("roles/*/tasks/*.yml")
+        for name in re.findall(r"name: (gpuhosts-\S+)$", path.read_text(), re.MULTILINE)
+    ]
+    assert {"gpuhosts-nginx", "gpuhosts-node", "gpuhosts-prom", "gpuhosts-vllm"} <= set(found)
+    assert len(found) == len(set(found))
+    assert max(map(len, found)) <= 18

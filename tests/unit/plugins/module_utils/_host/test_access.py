@@ -191,6 +191,13 @@ def test_ufw_gets_what_it_lacks_and_loses_only_what_is_ours(host: Host) -> None:
     assert access.says[-1] == "ufw: no longer open: TCP port 8001 for 10.0.0.2"
 
 
+def test_ufw_that_knows_no_ipv6_is_told_of_none(host: Host) -> None:
+    host.file("etc/ufw/ufw.conf", "ENABLED=yes\n")
+    host.file("etc/default/ufw", "# IPV6=yes\nIPV6=no\n")
+
+    assert host.look(["80"], ["0.0.0.0/0", "::/0"]).says == ["ufw: TCP port 80 for 0.0.0.0/0 is open"]
+
+
 def test_ufw_that_is_off_is_none(host: Host) -> None:
     host.file("etc/ufw/ufw.conf", "ENABLED=no\n")
 
