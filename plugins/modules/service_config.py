@@ -34,7 +34,13 @@ options:
     description: What has to be installed.
     type: list
     elements: str
-    required: true
+    default: []
+  vendor:
+    description:
+      - Packages that have to be installed from a repository, or at a version, in the form of the tables of the roles
+        (C(manager), C(packages), C(key), C(files), C(repository)). What of it is to be done is told in RV(vendor).
+    type: dict
+    default: {}
   release:
     description:
       - Directory of the version that the service is started from, where that comes from no package.
@@ -108,6 +114,10 @@ missing:
   returned: success
   type: list
   elements: str
+vendor:
+  description: O(vendor) as the role P(gpuhosts.vllm.common#role) takes it, with the steps to do in C(todo).
+  returned: where O(vendor) is given
+  type: dict
 files:
   description: Files that were written or removed, and directories that were removed.
   returned: success
@@ -145,10 +155,12 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import PROPERTIES, State, steps
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer, run
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.vendor import Vendor
 
 SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
-    "packages": {"type": "list", "elements": "str", "required": True},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "vendor": {"type": "dict", "default": {}},
     "release": {"type": "path"},
     "files": {
         "type": "list",
@@ -311,13 +323,15 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     """Do it all, and tell what was done."""
     given = module.params
     access = look(ROOT, answer, given["access"], addresses_of)
-    packages = read_packages(ROOT, run, given["packages"]) if given["packages"] else []
+    vendor = Vendor(**given["vendor"]).and_any_of(access.packages) if given["vendor"] else None
+    names = [*given["packages"], *(vendor.packages if vendor else [])]
+    packages = read_packages(ROOT, run, names) if names else []
     there = {package.name for package in packages if package.configured}
-    missing = [name for name in given["packages"] if name not in there]
-    missing += access.packages
+    missing = list(dict.fromkeys([*(name for name in names if name not in there), *access.packages]))
     missing += [given["release"]] if given["release"] and not Path(given["release"]).is_dir() else []
+    told = {"vendor": {**vendor.to_dict(), "todo": vendor.todo(packages, ROOT, run)}} if vendor else {}
     if missing:
-        return {"changed": False, "missing": missing, "files": [], "access": [], "steps": []}
+        return {"changed": False, "missing": missing, "files": [], "access": [], "steps": [], **told}
 
     service = Service(module)
     changes = differing(given)
@@ -354,6 +368,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     return {
         "changed": bool(changes or removed or older or access.says or verbs),
         "missing": [],
+        **told,
         "files": [str(path) for path in [*(change.file.path for change in changes), *removed, *older]],
         "access": access.says,
         "steps": verbs,

@@ -6,11 +6,12 @@ package manager's own records: neither apt nor dnf nor a network is asked. The r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .openpgp import holds
 from .packages import Package
 from .platform import filled
 from .system import Run
@@ -21,7 +22,7 @@ __all__ = ["STEPS", "Vendor", "differing_vendor", "vendor_of"]
 STEPS = ("repository", "packages", "locks")
 
 _LOCKING = "python3-dnf-plugin-versionlock"
-_SETTINGS = ("baseurl", "gpgcheck", "repo_gpgcheck", "gpgkey")  # of a repository of dnf
+_SETTINGS = ("baseurl", "gpgcheck", "repo_gpgcheck", "gpgkey", "module_hotfixes")  # of a repository of dnf
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class Vendor:
     """What a role wants of a package manager."""
 
     manager: str  # apt or dnf
-    packages: Mapping[str, str]  # versions by name, as the manager writes them; "" for any version
-    key: Mapping[str, str] = field(default_factory=dict)  # url, and path with checksum, or fingerprint for rpm
-    files: Mapping[str, str] = field(default_factory=dict)  # apt's sources: content by path
+    packages: Mapping[str, str]  # versions by name, as the manager writes them, with * for any text; "" for any version
+    key: Mapping[str, str] = field(
+        default_factory=dict
+    )  # url, with path and checksum or fingerprint; rpm needs no path
+    files: Mapping[str, str] = field(default_factory=dict)  # apt's sources and preferences: content by path
     repository: Mapping[str, str] = field(default_factory=dict)  # dnf's: name, file, description, baseurl, ...
 
     @property
@@ -45,9 +48,17 @@ class Vendor:
         between = {"apt": "=", "dnf": "-"}[self.manager]
         return [f"{name}{between if version else ''}{version}" for name, version in self.packages.items()]
 
+    def and_any_of(self, names: Iterable[str]) -> Vendor:
+        """The same with some packages more, in any version."""
+        return replace(self, packages={**self.packages, **dict.fromkeys(names, "")})
+
     def to_dict(self) -> dict[str, Any]:
         """The record as the role common takes it, but for what is to be done."""
         return {**asdict(self), "pins": self.pins, "wanted": self.wanted}
+
+    def todo(self, packages: Sequence[Package], root: Path, run: Run) -> dict[str, bool]:
+        """Which steps of the role common are to be done."""
+        return {step: bool(reasons) for step, reasons in differing_vendor(self, packages, root, run).items()}
 
 
 def vendor_of(platform: Mapping[str, Any], table: Mapping[str, Any], wishes: Mapping[str, Any]) -> Vendor:
@@ -79,9 +90,13 @@ def _differing_repository(vendor: Vendor, root: Path, run: Run) -> list[str]:
 
 
 def _differing_key(key: Mapping[str, str], root: Path, run: Run) -> list[str]:
-    """The key is a file, or one of those that rpm knows by the end of their fingerprint."""
-    if "path" in key:
+    """The key is a file with a checksum or fingerprint, or one of those that rpm knows by the end of the latter."""
+    if "checksum" in key:
         return differing_files(root, {key["path"]: key["checksum"]})
+    if "path" in key:
+        there = root / key["path"].lstrip("/")
+        held = there.is_file() and holds(there.read_bytes(), key["fingerprint"])
+        return [] if held else [f"{key['path']} is not the key {key['fingerprint']}"]
     if "fingerprint" not in key:
         return []
     query = ["rpm", "--root", str(root), "--query", "gpg-pubkey", "--queryformat", "%{VERSION}\\n"]

@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from .packages import Package
@@ -131,8 +132,9 @@ def read_services(names: Iterable[str], run: Run) -> dict[str, Service]:
 
 
 def _is(package: Package, version: str) -> bool:
-    """Whether a package has this version; that of an RPM is wanted without its epoch."""
-    return version in (package.version, package.version.partition(":")[2] if package.manager == "rpm" else "")
+    """Whether a package has this version, in which * is any text; that of an RPM is wanted without its epoch."""
+    known = (package.version, package.version.partition(":")[2] if package.manager == "rpm" else "")
+    return any(fnmatchcase(one, version) for one in known)
 
 
 def _has(present: bytes, wanted: str) -> bool:

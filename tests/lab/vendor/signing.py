@@ -31,6 +31,12 @@ class Key:
         """The public half as text, as vendors publish theirs."""
         return self._gpg("--armor", "--export")
 
+    @property
+    def fingerprint(self) -> str:
+        """By which others know it."""
+        lines = self._gpg("--list-keys", "--with-colons").decode().splitlines()
+        return next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
+
     def sign(self, content: bytes, *how: str) -> bytes:
         """A signature as gpg's options say."""
         return self._gpg("--digest-algo", "SHA256", *how, content=content)

@@ -38,7 +38,13 @@ def test_key_and_repository() -> None:
     repository = arguments("repository_dnf.yml", "ansible.builtin.yum_repository")
     assert {"owner": "root", "group": "root", "mode": "0644"}.items() <= repository.items()
     assert {name: repository[name] for name in REPOSITORY} == REPOSITORY
-    assert not {"gpgkey", "repo_gpgcheck"} & set(repository)
+    assert not {"gpgkey", "repo_gpgcheck", "module_hotfixes"} & set(repository)
+
+
+def test_a_repository_whose_packages_no_module_hides() -> None:
+    vendor = {**VENDOR, "repository": {**REPOSITORY, "module_hotfixes": "1"}}
+    repository = arguments("repository_dnf.yml", "ansible.builtin.yum_repository", common_vendor=vendor)
+    assert repository["module_hotfixes"] == "1"
 
 
 def test_what_is_installed_is_locked_first() -> None:

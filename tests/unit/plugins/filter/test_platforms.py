@@ -30,3 +30,14 @@ def test_a_host_has_the_row_of_its_distribution_and_release(
     platform_row = FilterModule().filters()["platform_row"]
 
     assert platform_row(TABLE, {"distribution": distribution, "distribution_version": version}) == row
+
+
+def test_texts_stand_in_the_place_of_their_names() -> None:
+    table = {"Ubuntu 24.04": {"codename": "noble", "url": "{mirror}/{codename}/{other}", "list": ["{codename}"]}}
+    facts = {"distribution": "Ubuntu", "distribution_version": "24.04"}
+    platform_row = FilterModule().filters()["platform_row"]
+
+    filled = platform_row(table, facts, {"mirror": "https://mirror"})
+
+    assert filled == {"codename": "noble", "url": "https://mirror/noble/{other}", "list": ["noble"]}
+    assert platform_row(table, facts) == table["Ubuntu 24.04"]

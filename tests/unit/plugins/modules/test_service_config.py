@@ -178,6 +178,20 @@ def test_without_its_package_nothing_is_done(configure: Configure, tmp_path: Pat
     assert said(tmp_path) == []
 
 
+def test_packages_of_a_repository_are_told_with_what_is_to_be_done(configure: Configure) -> None:
+    wanted = {"manager": "apt", "packages": {"web": "2.*"}}
+    absent = configure({"web.conf": "a\n"}, packages=[], vendor={**wanted, "packages": {"another": ""}})
+    assert absent["missing"] == ["another"]
+
+    result = configure({"web.conf": "a\n"}, packages=[], vendor=wanted)
+
+    assert result["missing"] == []
+    assert result["steps"] == ["enable", "start"]  # one of another version runs on until it is replaced
+    assert (result["vendor"]["wanted"], result["vendor"]["pins"]) == (["web=2.*"], {"web": "2.*"})
+    assert result["vendor"]["todo"] == {"repository": False, "packages": True, "locks": True}
+    assert "vendor" not in configure({"web.conf": "a\n"})
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("web.conf", ["restart web.service"]), ("routes", ["reload web.service"]), ("targets", [])],

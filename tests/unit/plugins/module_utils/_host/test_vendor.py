@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import Package
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.vendor import Vendor, differing_vendor, vendor_of
 
+KEYS = Path(__file__).parents[3] / "fixtures/keys"
 KEY = f"sha256:{hashlib.sha256(b'key').hexdigest()}"
 APT = Vendor(
     "apt",
@@ -124,6 +126,45 @@ def test_a_package_of_any_version_needs_to_be_there_and_is_not_held(tmp_path: Pa
     assert differing_vendor(vendor, [loose], tmp_path, run) == NOTHING
     unfinished = replace(loose, configured=False)
     assert differing_vendor(vendor, [unfinished], tmp_path, run)["packages"] == ["engine is installed half-way"]
+
+
+@pytest.mark.parametrize(
+    ("manager", "wanted", "there", "same"),
+    [
+        ("apt", "1.30.7-*", "1.30.7-1~jammy", True),
+        ("apt", "1.30.7-*", "1.30.70-1~jammy", False),
+        ("apt", "1.30.7+*", "1.30.7+1.0.2-1~jammy", True),
+        ("dnf", "1.30.7-*", "2:1.30.7-1.el9.ngx", True),
+        ("dnf", "1.30.7+*-*", "1:1.30.8+1.0.2-1.el9.ngx", False),
+    ],
+)
+def test_a_version_may_leave_open_how_it_ends(
+    tmp_path: Path, manager: str, wanted: str, there: str, same: bool
+) -> None:
+    engine = replace(THERE[manager][0], version=there)
+    found = differing_vendor(Vendor(manager, {"engine": wanted}), [engine, *THERE[manager][1:]], tmp_path, run)
+    assert found["packages"] == ([] if same else [f"engine is {there}, not {wanted}"])
+
+
+def test_a_key_file_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    known = {
+        "url": "http://mirror/keys",
+        "path": "/keys/one.asc",
+        "fingerprint": "A953E7275C1F046814181AD14A5A4FF0C39F32FE",
+    }
+    vendor = Vendor("apt", {}, key=known)
+    other = ["/keys/one.asc is not the key A953E7275C1F046814181AD14A5A4FF0C39F32FE"]
+    assert differing_vendor(vendor, [], tmp_path, run)["repository"] == other
+
+    for name, found in {"two.asc": other, "one.asc": []}.items():
+        shutil.copy(KEYS / name, tmp_path / "keys/one.asc")
+        assert differing_vendor(vendor, [], tmp_path, run)["repository"] == found
+
+
+def test_the_steps_that_are_to_be_done(root: Path) -> None:
+    assert APT.todo(THERE["apt"], root, run) == {"repository": False, "packages": False, "locks": False}
+    assert APT.todo([], root, run) == {"repository": False, "packages": True, "locks": False}
 
 
 def test_dnf_needs_what_locks(root: Path) -> None:
