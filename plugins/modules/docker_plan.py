@@ -89,7 +89,7 @@ def decide(parameters: dict) -> dict:
             f"why: journalctl -u docker"
         )
     plan = plan_docker(engine, wishes, host, platform)
-    return {"plan": describe(plan, engine, ROOT, run), "say": plan.notes}
+    return {"plan": describe(plan, engine, host, ROOT, run), "say": plan.notes}
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def decide(parameters: dict, *, check_mode: bool) -> dict:
     plan = plan_toolkit(engine, toolkit, wishes, host, platform, later=later)
     if parameters["preflight"]:
         return {"say": plan.notes}
-    return {"plan": describe(plan, engine, toolkit, wishes.mode, ROOT, run), "say": plan.notes}
+    return {"plan": describe(plan, engine, toolkit, wishes.mode, host, ROOT, run), "say": plan.notes}
 
 
 def main() -> None:

@@ -108,6 +108,39 @@ def test_what_the_engine_would_not_start_with_never_reaches_it(
     assert [(engine.start, settings(engine.host)) for engine in engines] == before
 
 
+ANEW = r"systemctl cat docker | sed -n 's/^ExecStart=.*/[Service]\nExecStart=\n& --debug/p'"
+FLAG = {
+    "distro": "echo DOCKER_OPTS=--debug >>/etc/default/docker",
+    "docker": f"{ANEW} >{{}} && systemctl daemon-reload",
+}
+DROP_IN = "/etc/systemd/system/docker.service.d/debug.conf"
+
+
+def test_a_setting_that_is_a_flag_of_the_unit_as_well_does_not_take_docker_down(
+    engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """By a drop-in, or by the environment of the unit. Engines before 23.0 find out when they start."""
+    before = [(engine.start, engine.host.file(SETTINGS).content_string) for engine in engines]
+    for engine in engines:
+        engine.host.check_output(f"mkdir -p {DROP_IN.rpartition('/')[0]}")
+        engine.host.check_output(FLAG[engine.source].format(DROP_IN))
+
+    result = converge("--extra-vars", json.dumps({"docker_engine_settings": {"debug": True}}))
+
+    output = " ".join(result.stdout.split())
+    assert output.count("debug: (from flag: true, from file: true)") >= len(engines), output
+    for engine, (start, content) in zip(engines, before, strict=True):
+        validates = not engine.version.startswith("20.10.")
+        assert engine.host.file(SETTINGS).content_string == content
+        assert engine.host.service("docker").is_running
+        assert (engine.start == start) is validates
+    assert output.count("The old file is back, and Docker runs.") >= 1
+    assert output.count("Nothing was changed. It answers: unable to configure") >= len(engines) - 1
+    for engine in engines:
+        engine.host.run("sed -i /DOCKER_OPTS=--debug/d /etc/default/docker")
+        engine.host.check_output(f"rm --force {DROP_IN} && systemctl daemon-reload && systemctl restart docker")
+
+
 def test_an_engine_of_other_packages_is_left_alone(
     engines: list[Engine], converge: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

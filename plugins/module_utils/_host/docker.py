@@ -16,11 +16,10 @@ from .._errors import ConfigFileError
 from .daemon_json import decode, parse
 from .system import Run
 
-__all__ = ["CDI_SINCE", "SETTINGS", "Engine", "at_least", "owners_of", "read_engine", "validation", "wait_for"]
+__all__ = ["CDI_SINCE", "SETTINGS", "Engine", "at_least", "owners_of", "read_engine", "wait_for"]
 
 SETTINGS = "/etc/docker/daemon.json"
 CDI_SINCE = "25.0"
-_VALIDATES_SINCE = "23.0"
 
 _SOCKET = "run/docker.sock"
 _ANSWER_SECONDS = 30
@@ -100,12 +99,6 @@ def at_least(version: str, floor: str) -> bool:
     """Whether a version is as new as another one; what follows the numbers (+dfsg1, -1) does not count."""
     numbers = [[int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", one)[0])] for one in (version, floor)]
     return numbers[0] >= numbers[1]
-
-
-def validation(run: Run) -> str:
-    """The command that validates settings, with %s for their file; "" where the program cannot."""
-    version = re.search(r"\d+(?:\.\d+)+", run(["dockerd", "--version"]))
-    return "dockerd --validate --config-file %s" if version and at_least(version[0], _VALIDATES_SINCE) else ""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -15,7 +15,8 @@ from typing import Any
 
 from .._errors import ContainersError
 from .daemon_json import merge
-from .docker import CDI_SINCE, SETTINGS, Engine, at_least, validation
+from .docker import CDI_SINCE, SETTINGS, Engine, at_least
+from .docker_unit import validation
 from .packages import read_packages
 from .planned import Host
 from .system import Answer, Run, read_text
@@ -131,7 +132,9 @@ def plan_toolkit(
     return Plan(vendor, settings, merge(current, settings) == current, _notes(toolkit, host))
 
 
-def describe(plan: Plan, engine: Engine, toolkit: Toolkit, mode: str, root: Path, run: Run) -> dict[str, Any]:
+def describe(
+    plan: Plan, engine: Engine, toolkit: Toolkit, mode: str, host: Host, root: Path, run: Run
+) -> dict[str, Any]:
     """The plan as a fact, with what differs by step of the role; a step without differences is not run.
 
     What only the programs know that are still to be installed is not told yet.
@@ -146,8 +149,8 @@ def describe(plan: Plan, engine: Engine, toolkit: Toolkit, mode: str, root: Path
     return {
         "vendor": {**plan.vendor.to_dict(), "todo": {step: todo[step] for step in STEPS}},
         "settings": plan.settings,
-        "validate": validation(run) if todo.get("settings") else "",
-        "apply": "reloaded" if reloads else "restarted",
+        "validate": validation(root, run, host.name) if todo.get("settings") else "",
+        "apply": "reload" if reloads else "restart",
         "runs": engine.info is not None,
         "files": _FILES,
         "stale": toolkit.stale,

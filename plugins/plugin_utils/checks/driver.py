@@ -136,15 +136,33 @@ def _secure_boot_unsigned(host: Host) -> Faults:
     "module_missing",
     FAILURE,
     GPU_HOST,
-    "A driver is installed, and its kernel module is not loaded.",
-    "On {host}: `modprobe nvidia`; if {kernel} has no such module, install its headers and run `dkms autoinstall`.",
+    "A driver is installed, and its kernel module is not loaded, or the kernel that runs has none.",
+    "On {host}: {remedy}.",
 )
 def _module_missing(host: Host) -> Faults:
     driver = host.driver
     if not _module_absent(host) or nouveau_in_the_way(driver) or (driver.secure_boot and driver.installed_version):
         return []
     observed = f"module {driver.installed_version} is not loaded" if driver.installed_version else "there is no module"
-    return [Fault(f"{observed} (kernel {driver.kernel})", "a loaded module", {"kernel": driver.kernel})]
+    return [Fault(f"{observed} (kernel {driver.kernel})", "a loaded module", {"remedy": _way_to_module(driver)})]
+
+
+def _way_to_module(driver: Driver) -> str:
+    """The one thing that brings the module: a reboot only where it brings another kernel."""
+    if driver.installed_version:
+        return "`modprobe nvidia`"
+    if driver.reboot_pending:
+        return f"reboot, because kernel {' or '.join(driver.module_versions)} has the module"
+    packages = [one.name for one in driver.packages if one.name.startswith("linux-modules-nvidia-")]
+    for kernel in driver.module_versions:
+        if built := next((name for name in packages if name.endswith(f"-{kernel}")), None):
+            return f"`apt-get install {built.removesuffix(kernel)}{driver.kernel}`"
+    return f"install the headers of kernel {driver.kernel} and run `dkms autoinstall -k {driver.kernel}`"
+
+
+def waits_for_another_kernel(driver: Driver) -> bool:
+    """Whether a reboot is what brings the module."""
+    return driver.reboot_pending and driver.loaded_version is None and driver.installed_version is None
 
 
 @_check(

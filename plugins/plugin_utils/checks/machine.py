@@ -9,7 +9,7 @@ from re import fullmatch
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Listener, Port, Process
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 
-from .driver import mismatch, nouveau_in_the_way
+from .driver import mismatch, nouveau_in_the_way, waits_for_another_kernel
 from .record import (
     FAILURE,
     GPU_HOST,
@@ -133,7 +133,8 @@ def _disk_full(host: Host) -> Faults:
 )
 def _reboot_pending(host: Host) -> Faults:
     faults = []
-    if host.driver.reboot_reason and not mismatch(host) and not nouveau_in_the_way(host.driver):
+    said_elsewhere = mismatch(host) or nouveau_in_the_way(host.driver) or waits_for_another_kernel(host.driver)
+    if host.driver.reboot_reason and not said_elsewhere:
         faults.append(Fault(host.driver.reboot_reason, "what is installed to be what runs"))
     if host.machine.reboot_for is not None:
         packages = ", ".join(host.machine.reboot_for) or "the distribution's packages"

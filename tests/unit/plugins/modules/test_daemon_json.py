@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import Engine
 from ansible_collections.gpuhosts.vllm.plugins.modules import daemon_json
 
 from tests.unit.plugins.conftest import RunModule
@@ -122,3 +124,106 @@ def test_a_broken_file_is_named_and_left_alone(
     assert str(file) in result["msg"]
     assert complaint in result["msg"]
     assert file.read_bytes() == content
+
+
+# Docker runs when there is a file "runs"; it starts with no settings that say bad, and never where a file "broken" is.
+SYSTEMCTL = """#!/bin/sh
+cd "$HOST"
+echo "$*" >> told
+case "$1" in
+show) echo 0123456789abcdef ;;
+restart) rm -f runs; [ -e broken ] || grep -q bad daemon.json 2>/dev/null && exit 1; touch runs ;;
+esac
+exit 0
+"""
+JOURNALCTL = """#!/bin/sh
+echo 'time="..." level=info msg="Starting up"'
+echo "failed to start daemon: bad is not good"
+echo "docker.service: Failed with result 'exit-code'."
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host whose Docker reads daemon.json below it."""
+    (tmp_path / "bin").mkdir()
+    for name, text in {"systemctl": SYSTEMCTL, "journalctl": JOURNALCTL}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOST", str(tmp_path))
+    monkeypatch.setattr(daemon_json, "ROOT", tmp_path)
+    return tmp_path
+
+
+def told(host: Path) -> list[str]:
+    return (host / "told").read_text().splitlines() if (host / "told").exists() else []
+
+
+def test_the_engine_takes_up_what_has_changed_and_nothing_else(run_module: RunModule, host: Path, file: Path) -> None:
+    settings = {"live-restore": True}
+    assert not run(run_module, file, settings, apply=["reload", "restart"], _ansible_check_mode=True).get("failed")
+    assert told(host) == []
+
+    assert run(run_module, file, settings, apply=["reload", "restart"])["changed"]
+    assert told(host) == ["reload docker.service", "restart docker.service"]
+
+    assert not run(run_module, file, settings, apply=["reload", "restart"])["changed"]
+    assert len(told(host)) == 2
+
+
+def test_a_restart_waits_until_the_reload_is_taken_up(
+    run_module: RunModule, host: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers would not outlive it, else."""
+    asked: list[list[str]] = []
+
+    def read(_: Path) -> Engine:
+        asked.append(told(host))
+        return Engine(info={"LiveRestoreEnabled": len(asked) > 2})
+
+    monkeypatch.setattr(daemon_json, "read_engine", read)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    run(run_module, file, {"live-restore": True}, apply=["reload", "restart"])
+
+    assert asked == [["reload docker.service"]] * 3
+    assert told(host)[-1] == "restart docker.service"
+
+
+def test_what_the_engine_does_not_start_with_is_taken_back(run_module: RunModule, host: Path, file: Path) -> None:
+    result = run(run_module, file, {"bad": True}, apply=["restart"])
+
+    assert result["failed"]
+    assert f"Docker does not start with the new {file}: failed to start daemon: bad is not good." in result["msg"]
+    assert "The old file is back, and Docker runs." in result["msg"]
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (FOREIGN, 0o600)
+    assert list(host.glob("*~")) == []
+    assert (host / "runs").exists()
+    assert "reset-failed docker.service docker.socket" in told(host), "systemd counts starts"
+
+
+def test_a_file_that_was_not_there_goes_again(run_module: RunModule, host: Path) -> None:
+    result = run(run_module, host / "daemon.json", {"bad": True}, apply=["restart"])
+
+    assert "The file is gone again, and Docker runs." in result["msg"]
+    assert not (host / "daemon.json").exists()
+
+
+def test_an_engine_that_was_broken_before_is_told_of(run_module: RunModule, host: Path, file: Path) -> None:
+    (host / "broken").touch()
+
+    message = run(run_module, file, {"live-restore": True}, apply=["restart"])["msg"]
+
+    assert "The old file is back, and Docker does not run with it either: failed to start daemon" in message
+    assert file.read_text() == FOREIGN
+
+
+def test_a_setting_that_is_a_flag_as_well_names_the_place_of_the_flags(run_module: RunModule, file: Path) -> None:
+    refuse = file.with_name("refuse")
+    refuse.write_text(f"#!/bin/sh\necho {daemon_json.SAME}: x >&2\nexit 1")
+    refuse.chmod(0o755)
+
+    message = run(run_module, file, {"x": True}, validate=f"{refuse} %s")["msg"]
+
+    assert message.endswith("Have one of them only: systemctl cat docker.service shows the flags.")

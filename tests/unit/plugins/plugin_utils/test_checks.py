@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver, DriverPackage, why_reboot
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Disk
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import CHECKS, WARNING
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks.record import Host
 
 from tests.unit.plugins.patient import BRIDGE, CDI, LIMITS, MODINFO, UUIDS, Patient
 
@@ -264,6 +268,43 @@ def test_a_driver_that_waits_for_a_reboot(patient: Patient) -> None:
     (warning,) = patient.verdict()["warnings"]
     assert warning["code"] == "reboot_pending"
     assert warning["observed"] == "kernel module 580.95.05 is loaded, 580.126.09 is installed"
+
+
+@pytest.mark.parametrize(
+    ("driver", "fix"),
+    [
+        ({"installed_version": "580.95.05"}, "On gpu1: `modprobe nvidia`."),
+        (
+            {"module_versions": {"6.1.0-40-amd64": "580.95.05"}, "kernels": ("6.1.0-40-amd64", "6.1.0-41-amd64")},
+            "On gpu1: install the headers of kernel 6.1.0-41-amd64 and run `dkms autoinstall -k 6.1.0-41-amd64`.",
+        ),
+        (
+            {
+                "module_versions": {"6.1.0-40-amd64": "580.95.05"},
+                "packages": (
+                    DriverPackage("linux-modules-nvidia-580-server-open-amd64", "6.1.0.40.40", "distro"),
+                    DriverPackage("linux-modules-nvidia-580-server-open-6.1.0-40-amd64", "6.1.0-40.40", "distro"),
+                ),
+                "kernels": ("6.1.0-40-amd64", "6.1.0-41-amd64"),
+            },
+            "On gpu1: `apt-get install linux-modules-nvidia-580-server-open-6.1.0-41-amd64`.",
+        ),
+        (
+            {"module_versions": {"6.1.0-42-amd64": "580.95.05"}, "kernels": ("6.1.0-41-amd64", "6.1.0-42-amd64")},
+            "On gpu1: reboot, because kernel 6.1.0-42-amd64 has the module.",
+        ),
+    ],
+)
+def test_a_kernel_without_its_module_has_one_remedy(driver: dict[str, Any], fix: str) -> None:
+    """A reboot is one only where it brings another kernel."""
+    found = Driver(kernel="6.1.0-41-amd64", library_version="580.95.05", **driver)
+    reason = why_reboot(found)
+    host = Host("gpu1", driver=replace(found, reboot_pending=bool(reason), reboot_reason=reason))
+    checks = [check for check in CHECKS if check.code in ("module_missing", "reboot_pending")]
+
+    fixes = [check.entry(host, fault)["fix"] for check in checks for fault in check.judge(host) or ()]
+
+    assert fixes == [fix]
 
 
 def test_nothing_else_is_judged_where_the_host_cannot_be_read(patient: Patient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.daemon_json im
 from hypothesis import given
 from hypothesis import strategies as st
 
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures/daemon_json"
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
 KEYS = st.sampled_from(["log-driver", "log-opts", "features", "runtimes", "data-root"])
 SETTINGS = st.dictionaries(
@@ -27,6 +29,33 @@ def test_a_byte_order_mark_is_passed_over() -> None:
     """Editors on Windows write one, and dockerd skips it."""
     text = '\ufeff{\n  "registry-mirrors": ["https://mirror.example.org"]\n}\n'
     assert parse(text, "daemon.json") == {"registry-mirrors": ["https://mirror.example.org"]}
+
+
+# Files that were met on hosts: None for one that dockerd refuses, too.
+MET = {
+    "bom.json": {"registry-mirrors": ["https://mirror.example.org"]},
+    "null.json": {},
+    "comments.json": None,
+    "dup.json": {"log-driver": "syslog", "log-opts": {"max-size": "10m"}},
+    "hosts.json": {"hosts": ["tcp://0.0.0.0:2375", "fd://"], "live-restore": False},
+    "legacy.json": {"default-runtime": "nvidia", "log-driver": "local", "node-generic-resources": ["gpu=GPU-1"]},
+}
+
+
+@pytest.mark.parametrize("name", MET)
+def test_a_file_that_was_met(name: str) -> None:
+    text, expected = (FIXTURES / name).read_text(), MET[name]
+    if expected is None:
+        with pytest.raises(ConfigFileError, match=r"^daemon.json, line 2, column 3: not JSON"):
+            parse(text, "daemon.json")
+        return
+    found = parse(text, "daemon.json")
+    assert {key: found[key] for key in expected} == expected
+    assert merge(found, {"live-restore": True}) == {**found, "live-restore": True}
+
+
+def test_every_file_that_was_met_is_looked_at() -> None:
+    assert {path.name for path in FIXTURES.iterdir()} == set(MET)
 
 
 @pytest.mark.parametrize(

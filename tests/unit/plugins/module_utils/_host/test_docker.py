@@ -16,7 +16,6 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import 
     at_least,
     owners_of,
     read_engine,
-    validation,
     wait_for,
 )
 
@@ -132,14 +131,6 @@ def test_whose_its_programs_are(
 )
 def test_versions(version: str, floor: str, expected: bool) -> None:
     assert at_least(version, floor) is expected
-
-
-@pytest.mark.parametrize(
-    ("answer", "validates"),
-    [("Docker version 20.10.24+dfsg1, build 297e128", False), ("Docker version 29.7.2, build 1", True), ("", False)],
-)
-def test_who_validates_settings(answer: str, validates: bool) -> None:
-    assert validation(lambda _: answer) == ("dockerd --validate --config-file %s" if validates else "")
 
 
 def test_an_engine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ versions as `apt-cache madison docker-ce` and `dnf list docker-ce --showduplicat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -253,11 +254,15 @@ class Machine:
         self.write("/var/lib/dpkg/status", "\n".join(records))
 
     def run(self, command: Sequence[str]) -> str:
-        assert command[0] in {"systemctl", "dockerd"}, command
-        return f"Id=docker.service\n{self.unit}\n" if command[0] == "systemctl" else "Docker version 29.7.2, build 1"
+        assert command[0] in {"systemctl", "/usr/bin/dockerd", "uname"}, command
+        if command[0] != "systemctl":
+            return "Docker version 29.7.2, build 1"
+        if "ExecStart" in command[2]:
+            return "ExecStart={ path=/usr/bin/dockerd ; argv[]=/usr/bin/dockerd -H fd:// ; ignore_errors=no ; }"
+        return f"Id=docker.service\n{self.unit}\n"
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.plan, self.engine, self.root, self.run)
+        return describe(self.plan, self.engine, Host("gpu1", "Debian", "13"), self.root, self.run)
 
 
 @pytest.fixture
@@ -282,7 +287,7 @@ def test_settings_that_differ_are_validated(machine: Machine) -> None:
     found = machine.describe()
     assert steps(found) == ["settings"]
     assert found["differs"]["settings"][0] == "/etc/docker/daemon.json says otherwise of live-restore"
-    assert found["validate"] == "dockerd --validate --config-file %s"
+    assert found["validate"] == "/usr/bin/dockerd --validate --config-file %s -H fd://"
 
 
 def test_the_directory_of_the_settings(machine: Machine) -> None:
@@ -326,12 +331,82 @@ def test_somebody_elses_engine_is_settled_whatever_is_there(tmp_path: Path) -> N
     engine = Engine({"/usr/bin/docker": "podman-docker"}, INFO)
     host = Host("gpu1", "Debian", "13")
     wanted = plan_docker(engine, WISHES, host, platform_of(host, PLATFORMS, "docker_engine", ""))
-    found = describe(wanted, engine, tmp_path, lambda command: pytest.fail(f"{command} was asked"))
+    found = describe(wanted, engine, host, tmp_path, lambda command: pytest.fail(f"{command} was asked"))
     assert found["settled"]
     assert found["strangers"] == ("podman-docker",)
 
 
+# ---- firewalls ----
+
+
+def test_el_10_gets_the_modules_that_rules_for_iptables_need() -> None:
+    for name in ("RedHat", "Rocky", "AlmaLinux", "OracleLinux"):
+        assert (plan((name, "9")).modules, plan((name, "10")).modules) == ("", "kernel-modules-extra")
+        assert plan((name, "10"), firewall="nftables").modules == ""
+
+
+KERNEL, NEWER = "6.12.0-55.9.1.el10_0.x86_64", "6.12.0-124.8.1.el10_1.x86_64"
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], [KERNEL]),
+        ([("kernel-modules-extra", KERNEL)], []),
+        ([("kernel-modules-extra", KERNEL), ("kernel-core", KERNEL), ("kernel-core", NEWER)], [NEWER]),
+        ([("kernel-modules-extra", NEWER), ("kernel-core", KERNEL), ("kernel-core", NEWER)], [KERNEL]),
+        # One that was kept and boots no more is of no concern.
+        ([("kernel-modules-extra", KERNEL), ("kernel-core", "6.12.0-9.el10.x86_64"), ("kernel-core", KERNEL)], []),
+    ],
+)
+def test_modules_for_the_kernel_that_runs_and_for_the_one_that_boots_next(
+    tmp_path: Path, there: list[tuple[str, str]], expected: list[str]
+) -> None:
+    (tmp_path / "var/lib/rpm").mkdir(parents=True)
+    database = "".join(f"{name}\t0\t{release.removesuffix('.x86_64')}\tx86_64\tRed Hat\n" for name, release in there)
+
+    def run(command: Sequence[str]) -> str:
+        return {"uname": f"{KERNEL}\n", "rpm": database if "--all" in command else ""}.get(command[0], "")
+
+    found = describe(plan(("Rocky", "10")), Engine(), Host("gpu1", "Rocky", "10"), tmp_path, run)
+    assert found["modules"] == [f"kernel-modules-extra-{kernel}" for kernel in expected]
+    assert found["todo"]["modules"] is bool(expected)
+
+
+def test_an_engine_with_nftables_needs_forwarding(machine: Machine) -> None:
+    machine.wishes = replace(machine.wishes, firewall="nftables")
+    found = machine.describe()
+    assert steps(found) == ["settings", "forwarding"]
+    assert found["settings"]["firewall-backend"] == "nftables"
+
+    said = json.dumps({**json.loads(machine.engine.content), "firewall-backend": "nftables"})
+    machine.engine = replace(machine.engine, content=said.encode())
+    for path, text in found["forwarding"].items():
+        machine.write(path, text)
+    assert machine.describe()["differs"]["forwarding"] == ["net.ipv4.ip_forward is not 1"]
+    machine.write("/proc/sys/net/ipv4/ip_forward", "1\n")
+    assert machine.describe()["settled"]
+
+    machine.wishes = replace(machine.wishes, firewall="auto")
+    found = machine.describe()
+    assert steps(found) == ["settings"], "the way back"
+    assert found["settings"]["firewall-backend"] == "iptables"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "info", "words"),
+    [
+        ({"version": "28.5.2-1"}, None, "begins with Docker Engine 29.0; the engine of gpu1 is 28.5.2-1. Set"),
+        ({"source": "distro"}, {"ServerVersion": "26.1.5+dfsg1"}, "the engine of gpu1 is 26.1.5+dfsg1. Set"),
+        ({"source": "distro"}, None, "the engine of gpu1 is one that does not run yet. Set"),
+        ({"settings": {}}, {**INFO, "Swarm": {"LocalNodeState": "active"}}, "which docker_engine_firewall: nftables"),
+    ],
+)
+def test_where_nftables_cannot_be(wishes: dict[str, Any], info: dict[str, Any] | None, words: str) -> None:
+    assert words in refusal(info=info, firewall="nftables", **wishes)
+
+
 def test_a_fresh_host_needs_everything(tmp_path: Path) -> None:
-    found = describe(plan(), Engine(), tmp_path, lambda _: "")
+    found = describe(plan(), Engine(), Host("gpu1", "Debian", "13"), tmp_path, lambda _: "")
     assert steps(found) == ["repository", "packages", "settings", "service"]
     assert not found["present"]

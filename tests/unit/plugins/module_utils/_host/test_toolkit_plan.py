@@ -30,6 +30,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.toolkit_plan i
 ROLES = Path(__file__).resolve().parents[5] / "roles"
 ROLE = ROLES / "nvidia_container_toolkit"
 PLATFORMS = yaml.safe_load((ROLE / "vars/main/platforms.yml").read_text())["_nvidia_container_toolkit_platforms"]
+HOST = Host("gpu1", "Debian", "13")
 KEYS = [tuple(name.split(" ")) for name in PLATFORMS]
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 WISHES = Wishes(**{name.removeprefix("nvidia_container_toolkit_"): value for name, value in DEFAULTS.items()})
@@ -193,6 +194,8 @@ class Machine:
         file.chmod(0o644)
 
     def run(self, command: Sequence[str]) -> str:
+        if command == ["systemctl", "show", "--property=ExecStart,Environment,EnvironmentFiles", "docker.service"]:
+            return ""
         if command[0] == "systemctl":
             return "\n".join(
                 f"Id=nvidia-cdi-refresh.{kind}\nUnitFileState={enabled}\nActiveState={active}\n"
@@ -202,7 +205,7 @@ class Machine:
         return "Docker version 29.7.2, build 1"
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.plan, self.engine, self.toolkit, self.mode, self.root, self.run)
+        return describe(self.plan, self.engine, self.toolkit, self.mode, HOST, self.root, self.run)
 
 
 @pytest.fixture
@@ -233,9 +236,9 @@ def test_settings_that_nvidia_ctk_wants(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("info", "mode", "apply"),
     [
-        ({"Runtimes": {}}, "cdi", "reloaded"),
-        ({"CDISpecDirs": None}, "cdi", "restarted"),
-        ({"Runtimes": {}, "CDISpecDirs": None}, "legacy", "reloaded"),
+        ({"Runtimes": {}}, "cdi", "reload"),
+        ({"CDISpecDirs": None}, "cdi", "restart"),
+        ({"Runtimes": {}, "CDISpecDirs": None}, "legacy", "reload"),
     ],
 )
 def test_an_engine_that_has_not_taken_them_up(machine: Machine, info: dict[str, Any], mode: str, apply: str) -> None:
@@ -279,7 +282,7 @@ def test_units(machine: Machine, kind: str, states: tuple[str, str], reason: str
 def test_before_it_is_installed_only_that_is_told(tmp_path: Path) -> None:
     fresh = Toolkit()
     wanted = plan(toolkit=fresh, content=b"")
-    found = describe(wanted, Engine(info={**INFO, "Runtimes": {}}), fresh, "cdi", tmp_path, lambda _: "")
+    found = describe(wanted, Engine(info={**INFO, "Runtimes": {}}), fresh, "cdi", HOST, tmp_path, lambda _: "")
     assert steps(found) == ["repository", "packages"]
     assert (found["install"], found["present"], found["settled"]) == (True, False, False)
 
