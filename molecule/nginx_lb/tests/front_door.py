@@ -39,6 +39,7 @@ class FrontDoor:
     def __init__(self, host: Any) -> None:
         self.host = host
         self.address = host.check_output("hostname --all-ip-addresses").split()[0]
+        self.port = 80
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
@@ -60,7 +61,7 @@ class FrontDoor:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=60)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
