@@ -33,7 +33,7 @@ unit: setup ## unit and contract tests: no host, no container
 	@command -v chromium >/dev/null || $(PYTHON) -c 'from tests.lab import engine; engine.install(["chromium"], print)'
 	$(PYTHON) -m pytest tests/unit
 
-molecule: setup ## every role on Debian 12 and 13
+molecule: setup ## every role on Debian 12 and 13, and on hosts dressed as Ubuntu and Enterprise Linux
 	@$(PYTHON) -m tests.lab mirror
 	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
 

@@ -10,12 +10,12 @@ author: gpuhosts maintainers (@gpuhosts)
 description:
   - Vendors publish files that hold several keys and change when one of these is renewed, so that no checksum of theirs
     stays right. This takes the one key with the given fingerprint out of such a file, and writes nothing else.
-  - Downloads nothing where the file holds that key, and that alone.
+  - A key that the vendor has renewed, with a later end and the same fingerprint, replaces the one that is there.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 attributes:
   check_mode:
     support: full
-    details: Nothing is downloaded.
+    details: Nothing is downloaded, so it does not tell of a key that was renewed.
   diff_mode:
     support: none
 options:
@@ -83,8 +83,7 @@ def main() -> None:
     url, path = module.params["url"], Path(module.params["path"])
     wanted = plain(module.params["fingerprint"])
     there = path.read_bytes() if path.is_file() else b""
-    if holds(there, wanted) and File(path, MODE).is_owned():
-        module.exit_json(changed=False, fingerprint=wanted)
+    same = holds(there, wanted) and File(path, MODE).is_owned()
     if not module.check_mode:
         try:
             found = certificates(download(module, url))
@@ -95,9 +94,12 @@ def main() -> None:
                 msg=f"{url} has no key {wanted}; it has {', '.join(found)}. Where the vendor has announced another "
                 f"one, set its fingerprint."
             )
-        make_directories(path.parent)
-        File(path, MODE, content=armored(found[wanted])).write()
-    module.exit_json(changed=True, fingerprint=wanted)
+        key = File(path, MODE, content=armored(found[wanted]))
+        same = same and there == key.content.encode()
+        if not same:
+            make_directories(path.parent)
+            key.write()
+    module.exit_json(changed=not same, fingerprint=wanted)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def releases(host: Any) -> set[str]:
     return {version.partition("-")[0].partition("+")[0] for version in versions(host).values()}
 
 
+def key_of(host: Any) -> Any:
+    """The file with nginx.org's key."""
+    return host.file("/etc/pki/rpm-gpg/RPM-GPG-KEY-nginx" if host.exists("dnf") else "/etc/apt/keyrings/nginx.asc")
+
+
 def of_nginx_org(hosts: list[Any]) -> list[Any]:
     """Hosts that do not have the distribution's packages."""
     found = [host for host in hosts if "nginx-module-njs" in versions(host)]
@@ -94,8 +99,7 @@ def test_nginx_and_its_module_are_of_one_version_and_an_upgrade_of_the_host_leav
 
 def test_of_the_keys_that_nginx_org_publishes_one_is_trusted(hosts: list[Any]) -> None:
     for host in of_nginx_org(hosts):
-        path = "/etc/pki/rpm-gpg/RPM-GPG-KEY-nginx" if host.exists("dnf") else "/etc/apt/keyrings/nginx.asc"
-        assert host.file(path).content_string.count("BEGIN PGP PUBLIC KEY BLOCK") == 1
+        assert key_of(host).content_string.count("BEGIN PGP PUBLIC KEY BLOCK") == 1
 
 
 def test_a_refused_configuration_leaves_the_old_one_serving(hosts: list[Any], change: Callable[..., str]) -> None:
@@ -118,10 +122,13 @@ def test_a_new_configuration_needs_no_restart_and_large_requests_have_their_plac
         assert "[crit]" not in host.file("/var/log/nginx/error.log").content_string
 
 
-def test_both_packages_follow_to_another_version_and_the_new_program_runs(
+def test_both_packages_follow_to_another_version_with_the_key_of_today_and_the_new_program_runs(
     hosts: list[Any], change: Callable[..., str]
 ) -> None:
     moving = of_nginx_org(hosts)
+    keys = {host: key_of(host).content_string for host in moving}
+    for host in moving:
+        host.check_output(f"echo >> {key_of(host).path}")  # the same key, in other words than the vendor's of today
     before = {host: host.check_output("cat /run/nginx.pid") for host in hosts}
 
     assert not change(nginx_lb_version=NEWER)
@@ -130,6 +137,7 @@ def test_both_packages_follow_to_another_version_and_the_new_program_runs(
         assert (host.check_output("cat /run/nginx.pid") != before[host]) is (host in moving)
         assert json.loads(post(host, "away"))["error"]["code"] == "no_server"
     assert {release for host in moving for release in releases(host)} == {NEWER}
+    assert {host: key_of(host).content_string for host in moving} == keys
 
 
 def test_a_version_with_known_holes_is_refused(change: Callable[..., str]) -> None:

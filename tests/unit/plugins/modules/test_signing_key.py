@@ -43,12 +43,21 @@ def test_of_several_keys_the_one_is_written(run_module: RunModule, arguments: di
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_key_that_is_there_is_not_downloaded(run_module: RunModule, arguments: dict[str, Any]) -> None:
+def test_a_key_is_written_anew_when_it_was_renewed_or_is_not_as_it_shall_be(
+    run_module: RunModule, arguments: dict[str, Any]
+) -> None:
+    path = Path(arguments["path"])
     run_module(signing_key, **arguments)
+    assert not run_module(signing_key, **arguments)["changed"]
+    assert not run_module(signing_key, **arguments | {"url": "file:///nowhere"}, _ansible_check_mode=True)["changed"]
 
-    assert not run_module(signing_key, **arguments | {"url": "file:///nowhere"})["changed"]
-    Path(arguments["path"]).chmod(0o600)
+    path.chmod(0o600)
     assert run_module(signing_key, **arguments)["changed"]
+
+    path.write_text(path.read_text() + "\n")  # the same key in other words
+    assert not run_module(signing_key, **arguments, _ansible_check_mode=True)["changed"]
+    assert run_module(signing_key, **arguments)["changed"]
+    assert not run_module(signing_key, **arguments)["changed"]
 
 
 @pytest.mark.parametrize(
