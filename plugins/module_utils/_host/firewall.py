@@ -58,7 +58,7 @@ def firewall_steps(
         if answered.code == 0 or "INVALID_POLICY" in answered.errors:  # else it does not run
             return _firewalld(root, name, answered.output, sorted(wanted())), []
     if re.search(r"(?mi)^ENABLED=yes", read_text(root / "etc/ufw/ufw.conf")):
-        return _ufw(root, name, sorted(wanted())), []
+        return _ufw(root, name, sorted(wanted()))
     if (root / "usr/sbin/nft").exists() and (chains := closing_chains(ask)):
         return [], missing_rules(ask, chains, sorted(wanted()))
     return [], []
@@ -132,23 +132,28 @@ def _policy(name: str, rules: Iterable[Rule]) -> str:
     )
 
 
-def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> list[Step]:
-    """Steps in ufw, which keeps what holds now and after a boot the same."""
+def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list[str]]:
+    """Steps in ufw, which keeps what holds now and after a boot the same, and rules that are in the way of ours."""
     text = read_text(root / "etc/ufw/user.rules") + "\n" + read_text(root / "etc/ufw/user6.rules")
     found = re.findall(
-        r"(?m)^### tuple ### allow tcp (\d+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=(\w+))?$", text
+        r"(?m)^### tuple ### (\w+) tcp (\d+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=(\w+))?$", text
     )
-    there = {Rule(int(port), source): bytes.fromhex(comment).decode() for port, source, comment in found}
-    ours = {rule for rule, comment in there.items() if comment == name}
+    there = {Rule(int(port), source): (what, bytes.fromhex(comment).decode()) for what, port, source, comment in found}
+    ours = {rule for rule, (_, comment) in there.items() if comment == name}
 
     def words(rule: Rule) -> tuple[str, ...]:
         return ("allow", "proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
 
     without_6 = re.search(r"(?mi)^IPV6=['\"]?no", read_text(root / "etc/default/ufw"))
-    # A rule that somebody else has made serves as well, and stays theirs.
+    # A rule that somebody else has made stays theirs, and mostly serves as well: ufw would put ours in its place.
     more = [rule for rule in rules if rule not in there and not (without_6 and rule.version == 6)]
     less = sorted(ours.difference(rules))
-    return [
+    refused = [rule for rule in rules if there.get(rule, ("allow",))[0].startswith(("deny", "reject"))]
+    steps = [
         *(Step((f"ufw: {rule} is open",), ("ufw", *words(rule), "comment", name)) for rule in more),
         *(Step((f"ufw: no longer open: {rule}",), ("ufw", "delete", *words(rule))) for rule in less),
+    ]
+    return steps, [
+        f"A rule of somebody's in ufw refuses {rule}, and stays. Where that is not meant: ufw {' '.join(words(rule))}"
+        for rule in refused
     ]

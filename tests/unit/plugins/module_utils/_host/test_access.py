@@ -187,6 +187,18 @@ def test_ufw_gets_what_it_lacks_and_loses_only_what_is_ours(host: Host) -> None:
     assert access.says[-1] == "ufw: no longer open: TCP port 8001 for 10.0.0.2"
 
 
+def test_what_somebody_refuses_in_ufw_stays_refused(host: Host) -> None:
+    host.file("etc/ufw/ufw.conf", "ENABLED=yes\n")
+    host.file("etc/ufw/user.rules", "### tuple ### reject_log tcp 8000 0.0.0.0/0 any 10.0.0.2 in\n")
+
+    access = host.look(["8000", "8001"])
+
+    assert access.says == ["ufw: TCP port 8001 for 10.0.0.2 is open"]
+    (warning,) = access.warnings
+    assert "refuses TCP port 8000 for 10.0.0.2, and stays." in warning
+    assert warning.endswith(": ufw allow proto tcp from 10.0.0.2 to any port 8000")
+
+
 def test_ufw_that_knows_no_ipv6_is_told_of_none(host: Host) -> None:
     host.file("etc/ufw/ufw.conf", "ENABLED=yes\n")
     host.file("etc/default/ufw", "# IPV6=yes\nIPV6=no\n")
