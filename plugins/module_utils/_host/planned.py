@@ -56,6 +56,6 @@ def platform_of(host: Host, platforms: Mapping[str, Any], role: str, remedy: str
     """The host's record in the table of a role; raises ContainersError where it has none."""
     if host.platform not in platforms:
         raise ContainersError(
-            f"{host.name} runs {host.platform}; the role {role} knows {', '.join(platforms)}. {remedy}"
+            f"{host.name} runs {host.platform}; the role {role} is made for {', '.join(platforms)}. {remedy}"
         )
     return resolve(platforms, host.platform)

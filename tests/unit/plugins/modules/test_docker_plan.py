@@ -43,7 +43,7 @@ def test_a_fresh_host_needs_everything(run_module: RunModule) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"distribution": "Fedora"}, "gpu1 runs Fedora 13; the role docker_engine knows Debian 12"),
+        ({"distribution": "Fedora"}, "gpu1 runs Fedora 13; the role docker_engine is made for Debian 12"),
         ({"wishes": {"sauce": "docker"}}, "wishes: there is no sauce; there are containerd_version, "),
     ],
 )

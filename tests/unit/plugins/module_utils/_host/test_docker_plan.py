@@ -183,7 +183,7 @@ def test_the_settings_that_are_not_there_yet() -> None:
 @pytest.mark.parametrize(
     ("arguments", "wishes", "words"),
     [
-        ([("Fedora", "42")], {}, "gpu1 runs Fedora 42; the role docker_engine knows Debian 12, Debian 13, "),
+        ([("Fedora", "42")], {}, "gpu1 runs Fedora 42; the role docker_engine is made for Debian 12, Debian 13, "),
         ([], {"settings": {"log-opts": {"max-file": 5}}}, 'there is {"max-file": 5}. Put the numbers in quotes'),
         ([("Debian", "12"), {}, None, b"{"], {}, "/etc/docker/daemon.json, line 1, column 2: not JSON"),
         (

@@ -116,7 +116,10 @@ def test_the_repository_for_dnf(platform: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"platform": ("Fedora", "42")}, "gpu1 runs Fedora 42; the role nvidia_container_toolkit knows Debian 12"),
+        (
+            {"platform": ("Fedora", "42")},
+            "gpu1 runs Fedora 42; the role nvidia_container_toolkit is made for Debian 12",
+        ),
         ({"version": "1.17.8-1"}, "nvidia_container_toolkit_version is 1.17.8-1; before 1.18 nothing refreshes"),
         ({"content": b"{"}, "/etc/docker/daemon.json, line 1, column 2: not JSON"),
         ({"info": None}, "gpu1: no Docker Engine answers on /run/docker.sock. Run the role docker_engine first."),

@@ -1,0 +1,98 @@
+"""Where the role nginx_lb gets its packages from, system by system, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+ROLE = Path(__file__).resolve().parents[3] / "roles/nginx_lb"
+NEWER = {"nginx_lb_version": "1.31.1"}
+
+
+def templar(distribution: str, release: str, **wishes: Any) -> Templar:
+    """What Ansible knows in a run on a host."""
+    loader = DataLoader()
+    variables: dict[str, Any] = {
+        "inventory_hostname": "lb1",
+        "ansible_facts": {"distribution": distribution, "distribution_version": release},
+    }
+    for path in [ROLE / "defaults/main.yml", *(ROLE / "vars").rglob("*.yml")]:
+        variables |= loader.load_from_file(str(path), trusted_as_template=True)
+    return Templar(loader, variables=variables | wishes)
+
+
+def refusals(distribution: str, release: str, **wishes: str) -> list[str]:
+    """Messages of the preflight."""
+    first, *_ = DataLoader().load_from_file(str(ROLE / "tasks/preflight.yml"), trusted_as_template=True)
+    demands = templar(distribution, release, **first["vars"] | wishes).template(first["vars"]["demands"])
+    return [demand["message"] for demand in demands if not demand["met"]]
+
+
+def source(distribution: str, release: str, **wishes: str) -> dict[str, Any]:
+    return dict(templar(distribution, release, **wishes).resolve_variable_expression("_nginx_lb_source"))
+
+
+@pytest.mark.parametrize(
+    ("system", "wished", "line"),
+    [
+        (("Ubuntu", "22.04"), "auto", "packages/ubuntu jammy nginx"),
+        (("Ubuntu", "24.04"), "nginx_org", "packages/ubuntu noble nginx"),
+        (("Ubuntu", "26.04"), "nginx_org", "packages/ubuntu resolute nginx"),
+        (("Debian", "12.13"), "nginx_org", "packages/debian bookworm nginx"),
+        (("Debian", "13.2"), "nginx_org", "packages/debian trixie nginx"),
+    ],
+)
+def test_nginx_org_for_apt(system: tuple[str, str], wished: str, line: str) -> None:
+    vendor = source(*system, nginx_lb_source=wished, nginx_lb_mirror="https://mirror/nginx", **NEWER)["vendor"]
+
+    assert vendor["packages"] == {"nginx": "1.31.1-*", "nginx-module-njs": "1.31.1+*"}
+    assert vendor["key"]["url"] == "https://mirror/nginx/keys/nginx_signing.key"
+    list_, pin = vendor["files"].values()
+    assert list_.endswith(f"deb [signed-by={vendor['key']['path']}] https://mirror/nginx/{line}\n")
+    assert "Pin-Priority: 900" in pin
+
+
+@pytest.mark.parametrize("name", ["RedHat", "Rocky", "AlmaLinux", "OracleLinux"])
+@pytest.mark.parametrize("release", ["9", "10"])
+def test_nginx_org_for_dnf(name: str, release: str) -> None:
+    vendor = source(name, f"{release}.1", **NEWER)["vendor"]
+
+    assert vendor["packages"] == {"nginx": "1.31.1-*", "nginx-module-njs": "1.31.1+*-*"}
+    assert vendor["repository"]["baseurl"] == f"https://nginx.org/packages/centos/{release}/$basearch/"
+    assert vendor["repository"]["gpgkey"] == f"file://{vendor['key']['path']}"
+
+
+@pytest.mark.parametrize("system", [("Debian", "12.13"), ("Debian", "13.2"), ("Ubuntu", "24.04"), ("Ubuntu", "26.04")])
+def test_a_distribution_that_has_njs_is_the_source(system: tuple[str, str]) -> None:
+    vendor = source(*system)["vendor"]
+
+    assert vendor == {"manager": "apt", "packages": {"libnginx-mod-http-js": "", "nginx": ""}}
+
+
+@pytest.mark.parametrize("system", [("Ubuntu", "22.04"), ("Rocky", "9.6")])
+def test_one_that_has_not_is_refused_as_a_source_until_it_is_set_to_auto(system: tuple[str, str]) -> None:
+    (said,) = refusals(*system, nginx_lb_source="distribution")
+    assert said == f"lb1 runs {' '.join(system)}, which has no njs of its own. Set nginx_lb_source to auto."
+
+    assert refusals(*system, nginx_lb_source="auto") == []
+
+
+def test_a_version_with_known_holes_is_refused_until_it_is_that_one_or_a_later_one() -> None:
+    old = {"nginx_lb_version": "1.30.1", "nginx_lb_minimum_version": "1.30.8"}
+    (said,) = refusals("Rocky", "9.6", **old)
+    assert said.startswith(
+        "lb1 would get NGINX 1.30.1, which is older than nginx_lb_minimum_version, 1.30.8. Set nginx_lb"
+    )
+
+    assert refusals("Rocky", "9.6", **old | {"nginx_lb_version": "1.30.8"}) == []
+    assert refusals("Rocky", "9.6", **old | {"nginx_lb_version": "1.31.0"}) == []
+    assert refusals("Debian", "12.13", **old) == [], "the distribution repairs its own"
+
+
+def test_a_system_without_a_row_is_told_those_that_have_one() -> None:
+    (said,) = refusals("Ubuntu", "24.10")
+    assert said.startswith("lb1 runs Ubuntu 24.10; the role nginx_lb is made for Debian 12, Debian 13, Ubuntu 22.04, ")
