@@ -11,6 +11,9 @@ description:
   - Writes the options and the environment of every instance, the secrets and the unit that they share, the local fact
     that tells the planner what is placed here, and the link to the release in use, with the directories that they lie
     in. Starts and stops nothing.
+  - A directory outside O(home) that an instance's environment names for it to write to, such as E(HF_HOME), is opened
+    for it in its sandbox, and made for O(user) where it is missing. The module fails where O(user) may not write to it.
+  - An instance waits at its start for its model, these directories, O(home) and O(link), which may be mounted late.
   - New options replace the old ones only when O(check) accepts them. It is asked about all of them before anything is
     written, in check mode as well where it is installed.
   - The files of an instance that is not wanted any more go when its unit neither runs nor would start at the next boot.
@@ -85,6 +88,9 @@ options:
     description: What the unit says.
     type: str
     required: true
+  needrestart_file:
+    description: Where needrestart is told to leave the instances alone. Written where needrestart is installed.
+    type: path
   link:
     description: Link to the release in use.
     type: path
@@ -190,6 +196,12 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuratio
     units_from_properties,
     work_to_do,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.directories import (
+    drop_in,
+    is_below,
+    unusable,
+    written,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import AccessError, FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
@@ -197,10 +209,12 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import 
     File,
     diff_of,
     gid,
+    may_write,
     unchecked,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.systemd import refusal
 
 SPEC: dict[str, dict[str, Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
@@ -217,6 +231,7 @@ SPEC: dict[str, dict[str, Any]] = {
     "header": {"type": "str", "default": ""},
     "unit_file": {"type": "path", "required": True},
     "unit": {"type": "str", "required": True},
+    "needrestart_file": {"type": "path"},
     "link": {"type": "path", "required": True},
     "release": {"type": "path", "required": True},
     "check": {"type": "list", "elements": "str", "required": True},
@@ -224,6 +239,10 @@ SPEC: dict[str, dict[str, Any]] = {
     "access": {"type": "dict", "options": ARGUMENTS},
 }
 ROOT = Path("/")
+
+
+# Perl, as its own configuration: it would restart a service whose libraries were updated, whatever it is doing.
+NEEDRESTART = "$nrconf{override_rc}{qr(^vllm@.+[.]service)} = 0;\n"
 
 
 @dataclass(frozen=True)
@@ -247,12 +266,32 @@ def is_prepared(given: dict[str, Any]) -> bool:
     return found == expected and Path(given["release"], ".complete").exists()
 
 
+def variables_of(instance: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The environment of an instance, without secrets."""
+    return {**given["environment"], **instance.get("env", {})}
+
+
+def opened(instance: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
+    """The directories outside its user's home that an instance is to write to, by what names them."""
+    named = written(instance["engine_args"], variables_of(instance, given))
+    return {name: path for name, path in named.items() if not is_below(path, given["home"])}
+
+
+def drop_in_path(name: str, given: dict[str, Any]) -> Path:
+    """Where systemd finds what is said of one instance beside the unit."""
+    unit = Path(given["unit_file"])
+    return unit.with_name(f"{unit.stem}{name}{unit.suffix}.d") / "places.conf"
+
+
 def wanted_directories(given: dict[str, Any]) -> list[Directory]:
-    """All directories, each as it shall be."""
+    """All directories, each as it shall be; those that instances write to only where they are missing."""
+    used = sorted({path for instance in given["instances"] for path in opened(instance, given).values()})
     return [
         Directory(Path(given["directory"]), 0o755),
         Directory(Path(given["home"]), 0o750, given["user"], given["group"]),
         Directory(Path(given["fact_file"]).parent, 0o755),
+        *(Directory(drop_in_path(instance["id"], given).parent, 0o755) for instance in given["instances"]),
+        *(Directory(Path(path), 0o750, given["user"], given["group"]) for path in used if not Path(path).is_dir()),
     ]
 
 
@@ -262,13 +301,19 @@ def wanted_files(given: dict[str, Any]) -> Iterator[Source]:
     for instance in given["instances"]:
         name = instance["id"]
         options = options_file(instance["engine_args"], header)
-        variables = environment_file({**given["environment"], **instance.get("env", {})}, header)
+        variables = environment_file(variables_of(instance, given), header)
         yield Source(directory / f"{name}.yaml", 0o640, "root", group, options, name, options=True)
         yield Source(directory / f"{name}.env", 0o640, "root", group, variables, name)
+        model, written_to = str(instance["engine_args"].get("model", "")), opened(instance, given).values()
+        needed = [given["link"], given["home"], *([model] if model.startswith("/") else []), *written_to]
+        yield Source(drop_in_path(name, given), 0o644, content=drop_in(needed, written_to, header), instance=name)
     secrets = environment_file(given["secrets"], header)
     yield Source(Path(given["secrets_file"]), 0o600, content=secrets, secret=True)
     fact = json.dumps(local_fact(given["instances"]), indent=2) + "\n"
     yield Source(Path(given["fact_file"]), 0o644, content=fact, instance=None)
+    needrestart = given["needrestart_file"]
+    if needrestart and Path(needrestart).parent.is_dir():
+        yield Source(Path(needrestart), 0o644, content=header + NEEDRESTART, instance=None)
     yield Source(Path(given["unit_file"]), 0o644, content=given["unit"], unit=True)
 
 
@@ -286,12 +331,25 @@ def check_options(module: AnsibleModule, files: list[Source]) -> None:
             module.fail_json(msg=f"{file.instance}: vLLM does not accept its options. Nothing was changed. {said}")
 
 
+def check_directories(module: AnsibleModule) -> None:
+    """Fail unless every instance can write where it is told to."""
+    user, group = module.params["user"], module.params["group"]
+    for instance in module.params["instances"]:
+        for name, path in opened(instance, module.params).items():
+            where = f"{instance['id']}: {name} is {path},"
+            reason = unusable(path)
+            if reason:
+                module.fail_json(msg=f"{where} and {reason}.")
+            if Path(path).is_dir() and not may_write(user, Path(path)):
+                remedy = f"Give it to the engines with `chown {user}:{group} {path}`, or name another directory."
+                module.fail_json(msg=f"{where} where the user {user} may not write. {remedy}")
+
+
 def check_unit(module: AnsibleModule, name: str, path: Path) -> None:
     """Fail unless systemd can read the unit."""
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"{path}:{name}"]
-    code, output, errors = module.run_command(command)
-    if code:
-        module.fail_json(msg=f"{name}: systemd does not accept the unit. {(errors or output).strip()}")
+    said = refusal(module.run_command, name, path, Path(module.tmpdir))
+    if said:
+        module.fail_json(msg=f"{name}: systemd does not accept the unit. {said}")
 
 
 def look_at_units(module: AnsibleModule, names: set[str]) -> dict[str, Unit]:
@@ -319,6 +377,13 @@ def switch(link: Path, release: str) -> None:
     new.replace(link)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, and the directory that systemd reads beside a unit with the last one in it."""
+    path.unlink()
+    if path.parent.suffix == ".d" and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
 def configure(module: AnsibleModule) -> dict[str, Any]:
     """Do it all, and tell what was done."""
     given = module.params
@@ -330,6 +395,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         return {"changed": False, "prepared": False, "differs": False, **{name: [] for name in lists}}
 
     directories = [place for place in wanted_directories(given) if place.differs()]
+    check_directories(module)
     files = list(wanted_files(given))
     before = {file: file.before() for file in files}
     rewritten = [file for file in files if before[file] != file.content]
@@ -343,8 +409,8 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     units = look_at_units(module, wanted | there)
     gone = [name for name in sorted(there - wanted) if not (units[name].runs or units[name].enabled)]
     # The .yaml goes last: it is what tells the next run that there is something to remove.
-    removed = [path for name in gone for path in (directory / f"{name}.env", directory / f"{name}.yaml")]
-    removed = [path for path in removed if path.exists()]
+    places = [(drop_in_path(name, given), directory / f"{name}.env", directory / f"{name}.yaml") for name in gone]
+    removed = [path for paths in places for path in paths if path.exists()]
 
     diff = [diff_of(place.path, "", f"{place.path}/\n") for place in directories if not place.path.is_dir()]
     diff += [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
@@ -369,7 +435,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         for file in rewritten:
             file.write(partial(check_unit, module, file.path.name) if file.unit else unchecked)
         for path in removed:
-            path.unlink()
+            remove(path)
         take([*access.selinux, *access.firewall])
 
     everyone = switching or any(file.instance == "" for file in rewritten)

@@ -137,7 +137,7 @@ def main() -> None:
     given = module.params
 
     def look_at_unit() -> UnitState:
-        command = ["systemctl", "show", given["unit"], "--property=LoadState,ActiveState,Result,NRestarts"]
+        command = ["systemctl", "show", given["unit"], "--property=LoadState,ActiveState,Result,NRestarts,Job"]
         return UnitState.from_properties(module.run_command(command, check_rc=True)[1])
 
     def look_at_boot() -> dict[str, str]:

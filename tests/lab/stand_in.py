@@ -1,11 +1,12 @@
 """A wheel of the stand-in for vLLM, under vLLM's name: the role vllm installs it as it would the real one.
 
 An inventory asks for it with the variables that are here. That index has no uv, like the mirror of a site
-that holds the packages of its lock and no other.
+that holds the packages of its lock and no other; ``/stand-in/with-uv/`` has it besides.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,15 +80,19 @@ def publish() -> None:
         content, digest = made.read_bytes(), sha256(made)
     STATE.mkdir(mode=0o700, exist_ok=True)
     (STATE / LOCK_FILE).write_text(lock)
-    page = home / "simple" / "vllm" / "index.html"
+    page = home / "with-uv" / "vllm" / "index.html"
     if page.is_file() and digest in page.read_text():
         return  # somebody may be reading it
     wheel = home / "wheels" / _NAME
     wheel.parent.mkdir(parents=True, exist_ok=True)
     wheel.write_bytes(content)
     found = {wheel: digest}
-    for original in (MIRROR / "wheels").glob("[Pp]y[Yy][Aa][Mm][Ll]-*.whl"):
-        copy = wheel.with_name(original.name)
-        copy.write_bytes(original.read_bytes())
-        found[copy] = sha256(copy)
+    found |= _copies("[Pp]y[Yy][Aa][Mm][Ll]-*.whl", wheel.parent)
     write_index(home / "simple", found)
+    write_index(home / "with-uv", found | _copies("uv-*.whl", wheel.parent))
+
+
+def _copies(pattern: str, place: Path) -> dict[Path, str]:
+    """Wheels of the lab's own index, copied to a place, with their digests."""
+    copies = [shutil.copy(original, place) for original in (MIRROR / "wheels").glob(pattern)]
+    return {Path(copy): sha256(Path(copy)) for copy in copies}

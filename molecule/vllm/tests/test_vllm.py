@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ KEY = "molecule-key"
 UNIT = "vllm@tiny-llama-1.service"
 CONFIG = "/etc/vllm/instances/tiny-llama-1.yaml"
 ENVIRONMENT = "/etc/vllm/instances/tiny-llama-1.env"
+CLOSED = {"VLLM_CACHE_ROOT": "/srv/closed"}
 URL = "http://127.0.0.1:8000"
 
 
@@ -28,7 +31,9 @@ def show(host: Any, unit_property: str) -> str:
         (ENVIRONMENT, "root", "vllm", 0o640),
         ("/etc/vllm/secrets.env", "root", "root", 0o600),
         ("/etc/systemd/system/vllm@.service", "root", "root", 0o644),
+        ("/etc/systemd/system/vllm@tiny-llama-1.service.d/places.conf", "root", "root", 0o644),
         ("/var/lib/vllm", "vllm", "vllm", 0o750),
+        ("/srv/huggingface", "vllm", "vllm", 0o750),
         ("/opt/vllm/versions", "root", "root", 0o755),
     ],
 )
@@ -54,6 +59,7 @@ def test_the_service_user_cannot_log_in(host: Any) -> None:
         ("KillMode", "mixed"),
         ("SendSIGKILL", "yes"),
         ("TimeoutStopUSec", "2min"),
+        ("TimeoutStartUSec", "infinity"),
         ("RemoveIPC", "yes"),
         ("LimitMEMLOCK", "infinity"),
         ("LimitNOFILE", "65536"),
@@ -76,6 +82,14 @@ def test_the_engine_runs_from_the_complete_release(host: Any) -> None:
     # The stand-in's index has no uv, as a mirror of nothing but the packages of a lock; the lab's has it.
     assert host.check_output("cat %s/lib/python3*/site-packages/vllm-*.dist-info/INSTALLER", release) == "pip"
     assert host.file(f"/proc/{show(host, 'MainPID')}/cmdline").content_string.startswith(f"{release}/bin/python")
+
+
+def test_the_engine_may_write_where_its_environment_tells_it_to_and_nowhere_else(host: Any) -> None:
+    host.check_output("chmod 777 /srv/models")
+    root = f"/proc/{show(host, 'MainPID')}/root"  # as the engine sees it
+    touch = "runuser --user vllm -- touch"
+    host.check_output(f"{touch} {root}/srv/huggingface/new {root}/var/lib/vllm/new")
+    assert host.run(f"{touch} {root}/srv/models/new").stderr.endswith("Read-only file system\n")
 
 
 def test_the_key_opens_the_api_and_nothing_else_does(host: Any) -> None:
@@ -137,6 +151,20 @@ def test_an_option_that_vllm_refuses_never_reaches_the_service(hosts: list[Any],
     assert running() == before
 
 
+def test_a_directory_that_is_closed_to_the_engine_is_told_with_what_opens_it(
+    hosts: list[Any], change: Callable[..., str]
+) -> None:
+    for host in hosts:
+        host.check_output("mkdir /srv/closed")
+
+    said = " ".join(change(more_env=CLOSED).split())
+
+    assert "tiny-llama-1: VLLM_CACHE_ROOT is /srv/closed, where the user vllm may not write." in said
+    (remedy,) = set(re.findall("`(chown [^`]*)`", said))
+    for host in hosts:
+        host.check_output(remedy)  # and the next run of all, which has this environment, goes through
+
+
 def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
     request = {"model": "tiny-llama", "prompt": "Say hello.", "max_tokens": 300, "ignore_eos": True, "stream": True}
 
@@ -156,9 +184,27 @@ def test_a_stopping_engine_finishes_the_request_in_flight(host: Any) -> None:
 
 
 def test_a_stopped_instance_is_started_again(hosts: list[Any], change: Callable[..., str]) -> None:
-    assert not change()
+    assert not change(more_env=CLOSED)
 
     assert [show(host, "ActiveState") for host in hosts] == ["active", "active"]
+
+
+def test_a_model_that_is_mounted_late_is_waited_for(host: Any) -> None:
+    host.check_output("systemctl stop %s && mv /srv/models /srv/disk && mkdir /srv/models", UNIT)
+    host.check_output("systemctl start --no-block %s", UNIT)
+    time.sleep(3)
+    assert (show(host, "ActiveState"), show(host, "SubState"), show(host, "NRestarts")) == (
+        "activating",
+        "start-pre",
+        "0",
+    )
+    said = "Waits for /srv/models/tiny-llama, which is not there"
+    assert said in host.check_output("journalctl --no-pager --unit %s", UNIT)
+
+    host.check_output("mount --bind /srv/disk /srv/models")
+
+    # A start that is under way ends when the unit is up; curl waits for the engine.
+    host.check_output("systemctl start %s && curl --silent --fail --retry 9 --retry-all-errors %s/health", UNIT, URL)
 
 
 def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: Callable[..., str]) -> None:
@@ -167,5 +213,6 @@ def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: 
     for host in hosts:
         assert (show(host, "ActiveState"), show(host, "UnitFileState")) == ("inactive", "disabled")
         assert not host.file(CONFIG).exists
+        assert not host.file("/etc/systemd/system/vllm@tiny-llama-1.service.d").exists
         assert not host.file(ENVIRONMENT).exists
         assert host.run("pgrep --uid vllm").stdout == ""

@@ -43,16 +43,18 @@ class UnitState:
     active: str  # active, activating, deactivating, inactive, failed
     result: str  # why it ended: success, exit-code, signal, oom-kill, start-limit-hit, ...
     restarts: int  # by systemd itself, since it was started
+    queued: bool = False  # it has something to do, and waits for other units
 
     @classmethod
     def from_properties(cls, output: str) -> UnitState:
-        """The state in the output of ``systemctl show --property=LoadState,ActiveState,Result,NRestarts``."""
+        """The state in the output of ``systemctl show --property=LoadState,ActiveState,Result,NRestarts,Job``."""
         values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         return cls(
             loaded=values.get("LoadState") == "loaded",
             active=values.get("ActiveState", "unknown"),
             result=values.get("Result", "unknown"),
             restarts=int(values.get("NRestarts") or 0),
+            queued=bool(int(values.get("Job") or 0)),
         )
 
 
@@ -135,7 +137,7 @@ def _check_unit(unit: UnitState, restarts_before: int, max_restarts: int) -> Non
     """Raise ApiError while the unit is not active yet, NotReadyError when it will not become so."""
     if not unit.loaded:
         raise NotReadyError("unit", "systemd knows no such unit")
-    if unit.active in ("failed", "inactive"):
+    if unit.active in ("failed", "inactive") and not unit.queued:
         raise NotReadyError("unit", f"it is {unit.active} (result: {unit.result})")
     restarts = unit.restarts - restarts_before
     if restarts > max_restarts:

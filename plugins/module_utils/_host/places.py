@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Directory", "File", "Place", "diff_of", "gid", "uid", "unchecked"]
+__all__ = ["Directory", "File", "Place", "diff_of", "gid", "may_write", "uid", "unchecked"]
 
 
 def uid(user: str) -> int:
@@ -26,6 +26,25 @@ def gid(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         return -1
+
+
+def may_write(user: str, path: Path) -> bool:
+    """Whether a user may write to a directory, with its groups, access lists and read-only file systems in mind."""
+    mode = os.W_OK | os.X_OK
+    if os.geteuid() != 0:  # nobody else can become another user
+        return os.access(path, mode)
+    if uid(user) == -1:  # it is not known yet
+        return True
+    account, groups = pwd.getpwnam(user), os.getgroups()
+    os.setgroups(os.getgrouplist(user, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        return os.access(path, mode, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def make_directories(path: Path) -> None:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["environment_problems"]
+from .._engine.directories import unusable, written
+
+__all__ = ["directory_problems", "environment_problems"]
 
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 OWNED = {
@@ -50,6 +52,15 @@ def environment_problems(variables: Any, where: str) -> Iterator[str]:
             place = _PLACES.get(name.upper())
             ways = f"Set {place}" if place else f"Put it into vllm_secrets as {{{name}: ...}}"
             yield f"{name} is not for {where}: it would stand in readable files. {ways}."
+    yield from directory_problems({}, variables)
+
+
+def directory_problems(engine_args: Mapping[str, Any], variables: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the directories that options and environment name for an engine to write to."""
+    for name, path in written(engine_args, variables).items():
+        reason = unusable(path)
+        if reason:
+            yield f"{name} is {path}, and {reason}."
 
 
 def _is_secret(name: str, content: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._errors import WishError
 from .._releases.versions import DEFAULT_VERSION
-from .environment import OWNED, environment_problems
+from .environment import OWNED, directory_problems, environment_problems
 from .options import check_options, did_you_mean, known_releases, options_of, wrong_value
 
 __all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
@@ -115,6 +115,7 @@ def _entry(
     values = _read(entry, _FIELDS, where, problems)
     plugins = bool(values.get("env", {}).get("VLLM_PLUGINS"))
     arguments = check_options(values.get("extra_args", {}), release, f"{where}.extra_args", problems, plugins=plugins)
+    problems += (f"{where}.extra_args: {wrong}" for wrong in directory_problems(arguments, {}))
     if values.get("concurrency") and "max-num-seqs" in arguments:
         problems.append(f"{where}.extra_args: 'max-num-seqs' is what concurrency sets; keep one of them.")
     dtype = values.get("kv_cache_dtype")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,105 @@ def test_where_the_instances_lie_is_told_without_a_restart(configure: Configure,
 
     assert result["files"] == [str(tmp_path / "facts.d/gpuhosts_vllm.fact")]
     assert (result["differs"], result["restart"]) == (True, [])
+
+
+def writing_to(path: Path) -> dict[str, Any]:
+    return TINY | {"env": {"HF_HOME": str(path)}}
+
+
+def drop_in_of(host: Path, name: str) -> Path:
+    return host / f"vllm@{name}.service.d/places.conf"
+
+
+@pytest.fixture
+def usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are below /tmp, where no engine writes."""
+    monkeypatch.setattr(engine_config, "unusable", lambda _: "")
+
+
+@pytest.mark.usefixtures("usable")
+def test_a_directory_of_the_environment_is_made_and_opened_for_the_instance_alone(
+    configure: Configure, tmp_path: Path
+) -> None:
+    other = TINY | {"id": "tiny-2"}
+    configure(TINY, other)
+    start(tmp_path, "tiny-1")
+    start(tmp_path, "tiny-2")
+    cache = tmp_path / "data/hf"
+    paths = [cache, drop_in_of(tmp_path, "tiny-1"), tmp_path / "instances/tiny-1.env"]
+
+    checked = configure(writing_to(cache), other, _ansible_check_mode=True)
+    assert (set(checked["files"]), cache.exists()) == (set(map(str, paths)), False)
+    result = configure(writing_to(cache), other)
+
+    assert (set(result["files"]), result["restart"]) == (set(checked["files"]), ["tiny-1"])
+    assert cache.stat().st_mode & 0o777 == 0o750
+    assert f"ReadWritePaths=-{cache}\n" in drop_in_of(tmp_path, "tiny-1").read_text()
+    assert "ReadWritePaths=" not in drop_in_of(tmp_path, "tiny-2").read_text()
+    cache.chmod(0o775)  # is for its owner to say
+    assert not configure(writing_to(cache), other)["changed"]
+
+
+@pytest.mark.usefixtures("usable")
+def test_one_below_the_home_is_the_engines_anyway(configure: Configure, tmp_path: Path) -> None:
+    configure(writing_to(tmp_path / "home/vllm/hf"))
+    assert not (tmp_path / "home/vllm/hf").exists()
+    assert "ReadWritePaths=" not in drop_in_of(tmp_path, "tiny-1").read_text()
+
+
+@pytest.mark.usefixtures("usable")
+def test_one_that_the_engine_may_not_write_to_is_refused(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_config, "may_write", lambda *_: False)
+    (tmp_path / "data").mkdir()
+
+    result = configure(writing_to(tmp_path / "data"))
+
+    assert result["msg"] == (
+        f"tiny-1: HF_HOME is {tmp_path}/data, where the user root may not write. "
+        f"Give it to the engines with `chown root:root {tmp_path}/data`, or name another directory."
+    )
+    assert not (tmp_path / "instances").exists()
+
+
+def test_one_that_no_engine_can_write_to_is_refused(configure: Configure, tmp_path: Path) -> None:
+    result = configure(TINY, environment={"TMPDIR": "/home/ops"})
+    assert result["msg"].startswith("tiny-1: TMPDIR is /home/ops, and an engine sees home directories read-only. Name")
+    assert not (tmp_path / "instances").exists()
+
+
+def test_an_instance_waits_for_release_home_and_model(configure: Configure, tmp_path: Path) -> None:
+    configure(
+        TINY | {"engine_args": {"model": "/srv/models/tiny"}}, TINY | {"id": "hub", "engine_args": {"model": "a/b"}}
+    )
+    places = f" wait {tmp_path}/current {tmp_path}/home/vllm"
+    assert f"{places} /srv/models/tiny\n" in drop_in_of(tmp_path, "tiny-1").read_text()
+    assert f"{places}\n" in drop_in_of(tmp_path, "hub").read_text()
+
+
+def test_what_systemd_reads_beside_the_unit_goes_with_the_instance(configure: Configure, tmp_path: Path) -> None:
+    configure(TINY, TINY | {"id": "tiny-2"})
+    (tmp_path / "vllm@tiny-2.service.d/mine.conf").touch()
+
+    configure()
+
+    assert not drop_in_of(tmp_path, "tiny-1").parent.exists()
+    assert [path.name for path in drop_in_of(tmp_path, "tiny-2").parent.iterdir()] == ["mine.conf"]
+
+
+def test_needrestart_is_told_where_it_is(configure: Configure, tmp_path: Path) -> None:
+    file = tmp_path / "needrestart/vllm.conf"
+    configure(TINY, needrestart_file=str(file))
+    assert not file.parent.exists()
+    file.parent.mkdir()
+    start(tmp_path, "tiny-1")
+
+    result = configure(TINY, needrestart_file=str(file))
+
+    assert (result["files"], result["restart"]) == ([str(file)], [])
+    ask = f'our %nrconf; do "{file}"; print grep {{ "vllm\\@tiny-1.service" =~ $_ }} keys %{{$nrconf{{override_rc}}}};'
+    assert subprocess.run(["perl", "-e", ask], check=True, capture_output=True).stdout  # as needrestart reads it
 
 
 @pytest.mark.parametrize("lacking", ["", "release", "user", "group", "home", "shell"])

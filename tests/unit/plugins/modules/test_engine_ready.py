@@ -14,7 +14,7 @@ from tests.unit.plugins.conftest import RunModule
 from tests.unit.plugins.scripted_engine import Engine
 
 UNIT = "vllm@tiny-1.service"
-SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts"]
+SHOW = ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts,Job"]
 SINCE = ["systemctl", "show", UNIT, "--property=ActiveEnterTimestampMonotonic", "--value"]
 BOOT = ["journalctl", "-u", UNIT, "--since", "@1700000000", "--until", "@1700000900", "--no-pager", "-o", "cat"]
 FIELDS = "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID"

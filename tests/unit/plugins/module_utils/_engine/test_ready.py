@@ -62,6 +62,11 @@ def test_a_unit_that_is_still_starting_is_waited_for(engine: Engine) -> None:
     assert wait(engine, *starting, UP, timeout=30).effective
 
 
+def test_a_unit_whose_start_waits_for_another_is_waited_for(engine: Engine) -> None:
+    waiting = UnitState(loaded=True, active="inactive", result="success", restarts=0, queued=True)
+    assert wait(engine, *[waiting] * 3, UP, timeout=30).effective
+
+
 def test_earlier_restarts_are_no_crash_loop(engine: Engine) -> None:
     assert wait(engine, state("active", restarts=40)).effective
     assert wait(engine, state("active", restarts=40), state("active", restarts=42)).effective
@@ -137,4 +142,6 @@ def test_a_wrong_key_ends_the_wait_at_once(engine: Engine) -> None:
 def test_the_state_is_what_systemctl_shows() -> None:
     shown = "LoadState=loaded\nActiveState=activating\nResult=exit-code\nNRestarts=3\n"
     assert UnitState.from_properties(shown) == UnitState(True, "activating", "exit-code", 3)
+    assert UnitState.from_properties(f"{shown}Job=\n") == UnitState(True, "activating", "exit-code", 3)
+    assert UnitState.from_properties(f"{shown}Job=91\n").queued
     assert UnitState.from_properties("") == UnitState(False, "unknown", "unknown", 0)

@@ -206,6 +206,32 @@ def test_secrets_are_refused_in_both_environments_and_never_repeated(name: str, 
     assert caught.value.problems == [f"vllm_environment: {name} is not for vllm_environment: {said}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "reason"),
+    [
+        ("HF_HOME", "/home/ops/hf", "an engine sees home directories read-only"),
+        ("TMPDIR", "/tmp/vllm", "an engine has a /tmp of its own, which goes with it when it stops"),
+        (
+            "TRITON_CACHE_DIR",
+            "/srv/a b",
+            "systemd takes no path with other characters than letters, digits and . _ - @ + , =",
+        ),
+    ],
+)
+def test_a_directory_that_no_engine_can_write_to_is_refused_wherever_it_is_named(
+    name: str, path: str, reason: str
+) -> None:
+    said = f"is {path}, and {reason}. Name another directory, such as /srv/vllm, or leave it out."
+    assert problems_of([TINY | {"env": {name: path}}]) == [f"vllm_models[0].env: {name} {said}"]
+    with pytest.raises(WishError) as caught:
+        read_wishes([TINY], environment={name: path})
+    assert caught.value.problems == [f"vllm_environment: {name} {said}"]
+    option = {"extra_args": {"download-dir": path}}
+    assert problems_of([TINY | option]) == [f"vllm_models[0].extra_args: download-dir {said}"]
+    for remedy in ({name: "/srv/vllm"}, {}):
+        assert read_wishes([TINY | {"env": remedy}], environment=remedy)
+
+
 def test_a_token_is_known_by_its_look() -> None:
     (problem,) = problems_of([TINY | {"env": {"MINE": "hf_" + "a" * 34}}])
     assert problem.startswith("vllm_models[0].env: MINE is not for env: it would stand in readable files.")

@@ -1,0 +1,36 @@
+"""Files and directories as they shall be."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import may_write
+
+USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Unlike tmp_path, one that everybody can come to."""
+    path = Path(tempfile.mkdtemp())
+    yield path
+    path.chmod(0o700)
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(("mode", "may"), [(0o777, True), (0o755, USER != "nobody"), (0o555, False), (0o666, False)])
+def test_whether_a_user_may_write(directory: Path, mode: int, may: bool) -> None:
+    before = (os.geteuid(), os.getegid(), os.getgroups())
+    directory.chmod(mode)
+    assert may_write(USER, directory) == may
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == before
+
+
+def test_nothing_is_said_of_a_user_that_is_not_there_yet(directory: Path) -> None:
+    assert may_write("no-such-user", directory)
