@@ -64,6 +64,12 @@ def test_a_cell_says_what_the_scenarios_run(checkout: Path) -> None:
     assert systems.matrix()["Rocky 9"] == {"cache": UNKNOWN, "web": DATA}
 
 
+@pytest.mark.parametrize("scenario", sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")))
+def test_every_scenario_has_a_place_for_tests_of_its_own(scenario: str) -> None:
+    """Without it, Molecule runs none at all, and says that all is well."""
+    assert list((ROOT / f"molecule/{scenario}/tests").glob("test_*.py"))
+
+
 @pytest.mark.parametrize("scenario", ["enterprise_linux", "ubuntu"])
 def test_every_role_of_a_dressed_scenario_runs_on_all_of_its_hosts(scenario: str) -> None:
     (play,) = yaml.safe_load((ROOT / f"molecule/{scenario}/converge.yml").read_text())
