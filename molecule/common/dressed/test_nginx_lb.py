@@ -138,7 +138,3 @@ def test_both_packages_follow_to_another_version_with_the_key_of_today_and_the_n
         assert json.loads(post(host, "away"))["error"]["code"] == "no_server"
     assert {release for host in moving for release in releases(host)} == {NEWER}
     assert {host: key_of(host).content_string for host in moving} == keys
-
-
-def test_a_version_with_known_holes_is_refused(change: Callable[..., str]) -> None:
-    assert "which is older than nginx_lb_minimum_version" in " ".join(change(nginx_lb_version="1.26.3").split())
