@@ -84,4 +84,4 @@ def test_one_model_needs_no_routing(front_doors: list[FrontDoor], change: Callab
         answer = front_door.post(model="an adapter", prompt="x" * 8_000_000)
         assert (answer.status, answer.arrived["port"]) == (200, 9001)
         stream = front_door.post(model="small", stream=True, tokens=3, interval=0.3)
-        assert stream.arrivals[-1] - stream.arrivals[0] > 0.6
+        assert stream.arrivals[-1] - stream.arrivals[0] > 0.5  # two intervals, in which a busy machine may be late
