@@ -211,6 +211,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import 
     gid,
     may_write,
     unchecked,
+    unmounted,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
@@ -340,6 +341,10 @@ def check_directories(module: AnsibleModule) -> None:
             reason = unusable(path)
             if reason:
                 module.fail_json(msg=f"{where} and {reason}.")
+            place = unmounted(Path(path))
+            if place:
+                remedy = f"Mount it there with `mount {place}`, or take it out of /etc/fstab."
+                module.fail_json(msg=f"{where} and nothing is mounted at {place}, as /etc/fstab wants it. {remedy}")
             if Path(path).is_dir() and not may_write(user, Path(path)):
                 remedy = f"Give it to the engines with `chown {user}:{group} {path}`, or name another directory."
                 module.fail_json(msg=f"{where} where the user {user} may not write. {remedy}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Directory", "File", "Place", "diff_of", "gid", "may_write", "uid", "unchecked"]
+__all__ = ["Directory", "File", "Place", "diff_of", "gid", "may_write", "uid", "unchecked", "unmounted"]
 
 
 def uid(user: str) -> int:
@@ -45,6 +45,15 @@ def may_write(user: str, path: Path) -> bool:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def unmounted(path: Path, table: Path = Path("/etc/fstab")) -> Path | None:
+    """The first place on the way to a path, or itself, where a table wants something mounted and nothing is."""
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.exists() else []
+    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    places = [Path(entry[1]) for entry in fields if len(entry) > 1 and entry[1].startswith("/")]
+    missing = [place for place in places if place in (path, *path.parents) and not place.is_mount()]
+    return min(missing, default=None, key=lambda place: len(place.parts))
 
 
 def make_directories(path: Path) -> None:

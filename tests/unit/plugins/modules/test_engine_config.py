@@ -301,6 +301,21 @@ def test_one_that_the_engine_may_not_write_to_is_refused(
     assert not (tmp_path / "instances").exists()
 
 
+@pytest.mark.usefixtures("usable")
+def test_one_on_a_disk_that_is_not_mounted_is_not_made_beside_it(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_config, "unmounted", lambda _: tmp_path / "data")
+
+    result = configure(writing_to(tmp_path / "data/hf"))
+
+    assert result["msg"] == (
+        f"tiny-1: HF_HOME is {tmp_path}/data/hf, and nothing is mounted at {tmp_path}/data, as /etc/fstab wants it. "
+        f"Mount it there with `mount {tmp_path}/data`, or take it out of /etc/fstab."
+    )
+    assert not (tmp_path / "data").exists()
+
+
 def test_one_that_no_engine_can_write_to_is_refused(configure: Configure, tmp_path: Path) -> None:
     result = configure(TINY, environment={"TMPDIR": "/home/ops"})
     assert result["msg"].startswith("tiny-1: TMPDIR is /home/ops, and an engine sees home directories read-only. Name")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import may_write
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import may_write, unmounted
 
 USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
 
@@ -34,3 +34,17 @@ def test_whether_a_user_may_write(directory: Path, mode: int, may: bool) -> None
 
 def test_nothing_is_said_of_a_user_that_is_not_there_yet(directory: Path) -> None:
     assert may_write("no-such-user", directory)
+
+
+def test_what_is_to_be_mounted_on_the_way_and_is_not(tmp_path: Path) -> None:
+    table = tmp_path / "fstab"
+    assert unmounted(tmp_path / "data/hf", table) is None
+    table.write_text(
+        "# /dev/x /srv ext4\n\nUUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\nproc /proc proc defaults 0 0\n"
+        f"UUID=3 {tmp_path}/data/hf xfs nofail 0 2\nUUID=4 {tmp_path}/data xfs nofail 0 2\n"
+    )
+    assert unmounted(tmp_path / "data/hf/hub", table) == tmp_path / "data"
+    assert unmounted(tmp_path / "data", table) == tmp_path / "data"
+    assert unmounted(tmp_path / "database", table) is None
+    assert unmounted(Path("/proc/self"), table) is None
+    assert unmounted(Path("/srv/hf"), table) is None
