@@ -41,7 +41,7 @@ def repositories(client: docker.DockerClient, key: Key, say: Say) -> list[Reposi
         *docker_ce.repositories(client, key, say),
         *toolkit.repositories(client, key, say),
         *nginx_org.repositories(client, key, say),
-        *ubuntu.repositories(),
+        *ubuntu.repositories(key),
     ]
 
 

@@ -26,7 +26,11 @@ from .signing import Key
 BASE = "docker"  # below the mirror; Docker's is download.docker.com
 OLDER, VERSION, CONTAINERD_VERSION = "29.7.1-1", "29.7.2-1", "2.3.4-1"
 NEWER, NEWER_CONTAINERD = "29.9.0-1", "2.4.0-1"
-SUITES = {"bookworm": "~debian.12~bookworm", "trixie": "~debian.13~trixie"}  # and what ends the versions in it
+# By distribution, and what ends the versions in a suite.
+SUITES = {
+    "debian": {"bookworm": "~debian.12~bookworm", "trixie": "~debian.13~trixie"},
+    "ubuntu": {"resolute": "~ubuntu.26.04~resolute"},
+}
 
 _MAINTAINER = "Docker <support@docker.com>"
 _PROGRAMS = "/usr/lib/docker-stand-in"  # where the package with the programs has them
@@ -49,7 +53,7 @@ def repositories(client: docker.DockerClient, key: Key, say: Say) -> list[Reposi
         toolchain.run(client, "", _DOWNLOAD.format(names=names), {}, output=_DOWNLOADED, release="trixie")
     return [
         Repository(
-            path=f"{BASE}/linux/debian",
+            path=f"{BASE}/linux/{distribution}",
             origin="Docker",
             label="Docker CE",
             suite=suite,
@@ -63,7 +67,8 @@ def repositories(client: docker.DockerClient, key: Key, say: Say) -> list[Reposi
             ),
             extra={"gpg": key.armored},
         )
-        for suite, ending in SUITES.items()
+        for distribution, suites in SUITES.items()
+        for suite, ending in suites.items()
     ]
 
 

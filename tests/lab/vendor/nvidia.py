@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +43,23 @@ _PINNED = (
 
 
 def repositories(key: Key) -> list[Repository]:
-    """One flat repository for each release, as at NVIDIA."""
+    """One flat repository for each release of Debian, as at NVIDIA."""
     drivers = tuple(package for version in VERSIONS for package in driver(version))
-    branches = sorted({version.partition(".")[0] for version in VERSIONS})
-    pins = tuple(_pinning(branch) for branch in branches)
-    found = []
-    for release in RELEASES:
-        keyring = _keyring(release, key)
-        checksum = hashlib.sha256(keyring.build()).hexdigest()
-        found.append(
-            Repository(
-                path=f"{BASE}/{release}/x86_64",
-                origin="NVIDIA",
-                label="NVIDIA CUDA",
-                packages=(keyring, *pins, *drivers, _subnet_manager(), _headers()),
-                extra={f"{keyring.file_name}.sha256": f"{checksum}  {keyring.file_name}\n".encode()},
-            )
-        )
-    return found
+    return [repository(release, VERSIONS, drivers, key) for release in RELEASES]
+
+
+def repository(release: str, versions: Sequence[str], drivers: Sequence[Package], key: Key) -> Repository:
+    """That of one release, with drivers of these versions."""
+    pins = tuple(_pinning(branch) for branch in sorted({version.partition(".")[0] for version in versions}))
+    keyring = _keyring(release, key)
+    checksum = hashlib.sha256(keyring.build()).hexdigest()
+    return Repository(
+        path=f"{BASE}/{release}/x86_64",
+        origin="NVIDIA",
+        label="NVIDIA CUDA",
+        packages=(keyring, *pins, *drivers, _subnet_manager(), _headers()),
+        extra={f"{keyring.file_name}.sha256": f"{checksum}  {keyring.file_name}\n".encode()},
+    )
 
 
 def driver(version: str) -> list[Package]:
