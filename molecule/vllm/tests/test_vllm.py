@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +208,15 @@ def test_a_model_that_is_mounted_late_is_waited_for(host: Any) -> None:
     host.check_output("systemctl start %s && curl --silent --fail --retry 9 --retry-all-errors %s/health", UNIT, URL)
 
 
+def test_the_firewall_lets_in_who_may_reach_the_engine(hosts: list[Any]) -> None:
+    firewalled, other = hosts
+    assert other.run("curl --silent --fail http://vllm-bookworm:8000/health").rc == 0
+    assert firewalled.check_output("ufw status").count("# gpuhosts-vllm") == 1
+    address = firewalled.check_output("hostname --all-ip-addresses").split()[0]
+    with pytest.raises(OSError, match="timed out"):
+        socket.create_connection((address, 8000), timeout=2)
+
+
 def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: Callable[..., str]) -> None:
     assert not change(instances=[])
 
@@ -216,3 +226,4 @@ def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: 
         assert not host.file("/etc/systemd/system/vllm@tiny-llama-1.service.d").exists
         assert not host.file(ENVIRONMENT).exists
         assert host.run("pgrep --uid vllm").stdout == ""
+    assert "gpuhosts-vllm" not in hosts[0].check_output("ufw status")
