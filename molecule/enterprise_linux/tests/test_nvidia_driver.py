@@ -22,7 +22,7 @@ def change(change: Callable[..., str]) -> Callable[..., str]:
 def packages(host: Any) -> dict[str, str]:
     """Every package of the driver with its version."""
     lines = host.check_output("rpm --query --all --queryformat '%{NAME} %{VERSION}\\n' '*nvidia*'").splitlines()
-    return dict(line.split(" ") for line in lines)
+    return dict(line.split(" ") for line in lines if "-container" not in line)
 
 
 def versions(hosts: list[Any]) -> set[str]:
