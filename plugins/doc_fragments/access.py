@@ -20,7 +20,7 @@ options:
     type: dict
     suboptions:
       name:
-        description: Name of what is set here, of at most 18 characters; other services must not have it.
+        description: Name of what is set here, of at most 17 characters; other services must not have it.
         type: str
         required: true
       listens_on:

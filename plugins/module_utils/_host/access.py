@@ -32,7 +32,7 @@ ARGUMENTS: Mapping[str, Any] = {
     "known_ports": {"type": "list", "elements": "int", "default": []},
     "file_contexts": {"type": "dict", "default": {}},
 }
-_NAME_LENGTH = 18  # of a policy of firewalld
+_NAME_LENGTH = 17  # of a policy of firewalld (firewalld.policy(5))
 
 Resolve = Callable[[str], list[str]]  # the addresses of a name; [] where it has none
 

@@ -27,7 +27,7 @@ _SETTINGS = (
     *("busctl", "--auto-start=no", "--json=short", "call", "org.fedoraproject.FirewallD1"),
     *("/org/fedoraproject/FirewallD1", "org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s"),
 )
-# After the rules of the zones: what somebody refuses there stays refused (firewalld.org/documentation/concepts.html).
+# After the rules of the zones: what somebody refuses there stays refused (firewalld.policies(5)).
 _PRIORITY = 100
 
 
@@ -109,8 +109,8 @@ def _plain(text: str) -> str:
 def _policy(name: str, rules: Iterable[Rule]) -> str:
     """A policy of firewalld, as a file.
 
-    It is one for any zone: firewalld 1 passes over one for a zone without interfaces, which the default zone is where
-    there is no NetworkManager.
+    It is one for any zone: firewalld 1 passes over one for a zone without interfaces (firewalld.policies(5)), which the
+    default zone is where there is no NetworkManager.
     """
     lines = [
         f'  <rule family="ipv{rule.version}"><source address="{rule.source}"/>'

@@ -300,7 +300,7 @@ def test_a_firewall_is_left_alone_on_demand(host: Host) -> None:
     ("what", "message"),
     [
         ({"sources": ["lb2"]}, "'lb2', which is no address, no network and no name.*set its fleet_address"),
-        ({"name": "gpuhosts-prometheus"}, "no more than 18 characters"),
+        ({"name": "gpuhosts-exporters"}, "no more than 17 characters"),
     ],
 )
 def test_what_cannot_be_is_refused(host: Host, what: dict[str, Any], message: str) -> None:
