@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,23 @@ def may_write(user: str, path: Path) -> bool:
         os.setgroups(groups)
 
 
-def unmounted(path: Path, table: Path = Path("/etc/fstab")) -> Path | None:
+def unmounted(path: Path, table: Path = Path("/etc/fstab"), mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
     """The first place on the way to a path, or itself, where a table wants something mounted and nothing is."""
-    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.exists() else []
-    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
-    places = [Path(entry[1]) for entry in fields if len(entry) > 1 and entry[1].startswith("/")]
-    missing = [place for place in places if place in (path, *path.parents) and not place.is_mount()]
+    wanted = [Path(_plain(fields[1])) for fields in _fields(table) if len(fields) > 1 and fields[1].startswith("/")]
+    # The kernel's list: another directory of the same disk that is mounted at a place looks like no mount at all.
+    there = {_plain(fields[4]) for fields in _fields(mounts)}
+    missing = [place for place in wanted if place in (path, *path.parents) and str(place.resolve()) not in there]
     return min(missing, default=None, key=lambda place: len(place.parts))
+
+
+def _fields(table: Path) -> list[list[str]]:
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.exists() else []
+    return [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _plain(field: str) -> str:
+    """A field without the numbers that stand for blanks in it."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def make_directories(path: Path) -> None:

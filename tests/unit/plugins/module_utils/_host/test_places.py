@@ -48,3 +48,15 @@ def test_what_is_to_be_mounted_on_the_way_and_is_not(tmp_path: Path) -> None:
     assert unmounted(tmp_path / "database", table) is None
     assert unmounted(Path("/proc/self"), table) is None
     assert unmounted(Path("/srv/hf"), table) is None
+
+
+def test_a_directory_that_is_mounted_at_a_place_of_its_own_disk_is_a_mount(tmp_path: Path) -> None:
+    """Such as a bind mount, whose device is that of the directory above it."""
+    table, mounts = tmp_path / "fstab", tmp_path / "mountinfo"
+    (tmp_path / "the models").mkdir()
+    table.write_text(f"/data {tmp_path}/the\\040models none bind 0 0\n")
+    mounts.write_text("24 1 254:0 / / rw - ext4 /dev/vda rw\n")
+    assert unmounted(tmp_path / "the models/hub", table, mounts) == tmp_path / "the models"
+    with mounts.open("a") as more:
+        more.write(f"700 24 254:0 /data {tmp_path}/the\\040models rw,relatime - ext4 /dev/vda rw\n")
+    assert unmounted(tmp_path / "the models/hub", table, mounts) is None
