@@ -132,28 +132,66 @@ def _policy(name: str, rules: Iterable[Rule]) -> str:
     )
 
 
+class _Entry(NamedTuple):
+    """A rule of ufw about what comes in, as its file has it."""
+
+    action: str  # allow, deny_log, ...
+    protocol: str  # tcp or any
+    ports: str
+    source: str
+    comment: str
+
+    def is_about(self, rule: Rule) -> bool:
+        """Whether it decides over all of what a rule lets in, if no entry does before it."""
+        own, other = ip_network(rule.source), ip_network(self.source)
+        ranges = [part.partition(":") for part in self.ports.split(",")]
+        return (
+            own.version == other.version
+            and int(other[0]) <= int(own[0])
+            and int(own[-1]) <= int(other[-1])
+            and any(low == "any" or int(low) <= rule.port <= int(high or low) for low, _, high in ranges)
+        )
+
+
+_ENTRY = r"(?m)^### tuple ### (\w+) (tcp|any) (\S+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=([0-9a-f]+))?$"
+
+
 def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list[str]]:
     """Steps in ufw, which keeps what holds now and after a boot the same, and rules that are in the way of ours."""
     text = read_text(root / "etc/ufw/user.rules") + "\n" + read_text(root / "etc/ufw/user6.rules")
-    found = re.findall(
-        r"(?m)^### tuple ### (\w+) tcp (\d+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=(\w+))?$", text
-    )
-    there = {Rule(int(port), source): (what, bytes.fromhex(comment).decode()) for what, port, source, comment in found}
-    ours = {rule for rule, (_, comment) in there.items() if comment == name}
-
-    def words(rule: Rule) -> tuple[str, ...]:
-        return ("allow", "proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
-
+    entries = [_Entry(*found) for found in re.findall(_ENTRY, text)]
+    there = {
+        Rule(int(entry.ports), entry.source): entry
+        for entry in entries
+        if entry.protocol == "tcp" and entry.ports.isdigit()
+    }
+    ours = {rule for rule, entry in there.items() if bytes.fromhex(entry.comment).decode() == name}
     without_6 = re.search(r"(?mi)^IPV6=['\"]?no", read_text(root / "etc/default/ufw"))
+    # The first one decides, so that a rule of ours after it would open nothing.
+    first = {rule: next((entry for entry in entries if entry.is_about(rule)), None) for rule in rules}
+    refused = {rule: entry for rule, entry in first.items() if entry and entry.action.startswith(("deny", "reject"))}
     # A rule that somebody else has made stays theirs, and mostly serves as well: ufw would put ours in its place.
-    more = [rule for rule in rules if rule not in there and not (without_6 and rule.version == 6)]
-    less = sorted(ours.difference(rules))
-    refused = [rule for rule in rules if there.get(rule, ("allow",))[0].startswith(("deny", "reject"))]
+    more = [rule for rule in first if rule not in {*there, *refused} and not (without_6 and rule.version == 6)]
+    less = sorted(ours.difference(first))
     steps = [
-        *(Step((f"ufw: {rule} is open",), ("ufw", *words(rule), "comment", name)) for rule in more),
-        *(Step((f"ufw: no longer open: {rule}",), ("ufw", "delete", *words(rule))) for rule in less),
+        *(Step((f"ufw: {rule} is open",), ("ufw", "allow", *_words(rule), "comment", name)) for rule in more),
+        *(Step((f"ufw: no longer open: {rule}",), ("ufw", "delete", "allow", *_words(rule))) for rule in less),
     ]
     return steps, [
-        f"A rule of somebody's in ufw refuses {rule}, and stays. Where that is not meant: ufw {' '.join(words(rule))}"
-        for rule in refused
+        f"A rule of somebody's in ufw refuses {rule}, and stays. Where that is not meant: "
+        f"{_opens(rule, entry, there.get(rule))}"
+        for rule, entry in refused.items()
     ]
+
+
+def _words(rule: Rule) -> tuple[str, ...]:
+    return ("proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
+
+
+def _opens(rule: Rule, refuses: _Entry, same: _Entry | None) -> str:
+    """What lets a rule stand before the one that refuses it; ufw keeps one of the same port and source where it is."""
+    words = " ".join(_words(rule))
+    if same is refuses:
+        return f"ufw allow {words}"
+    leaves = f"ufw delete {same.action.replace('_', ' ')} {words} && " if same else ""
+    return f"{leaves}ufw prepend allow {words}"

@@ -199,6 +199,40 @@ def test_what_somebody_refuses_in_ufw_stays_refused(host: Host) -> None:
     assert warning.endswith(": ufw allow proto tcp from 10.0.0.2 to any port 8000")
 
 
+@pytest.mark.parametrize(
+    ("refusing", "opens"),
+    [
+        ("deny any 8000 0.0.0.0/0 any 0.0.0.0/0 in", True),
+        ("reject_log tcp 22,8000 0.0.0.0/0 any 10.0.0.0/8 in", True),
+        ("deny tcp 7990:8010 0.0.0.0/0 any 0.0.0.0/0 in", True),
+        ("deny any any 0.0.0.0/0 any 10.0.0.2 in", True),
+        ("deny any 8001 0.0.0.0/0 any 0.0.0.0/0 in", False),
+        ("deny udp 8000 0.0.0.0/0 any 0.0.0.0/0 in", False),
+        ("deny any 8000 ::/0 any ::/0 in", False),
+        ("deny tcp 8000 0.0.0.0/0 any 10.0.0.64/26 in", False),
+    ],
+)
+def test_a_wider_rule_of_somebodys_that_comes_first_refuses_as_well(host: Host, refusing: str, opens: bool) -> None:
+    """What ufw 0.36.2 writes, and does: a rule after it would open nothing, and a second one is not put before it."""
+    rule = "proto tcp from 10.0.0.2 to any port 8000"
+    host.file("etc/ufw/ufw.conf", "ENABLED=yes\n")
+    rules = host.file("etc/ufw/user.rules", f"### tuple ### {refusing}\n")
+
+    access = host.look()
+    assert (access.says == []) == opens
+    assert [one.rpartition(": ")[2] for one in access.warnings] == [f"ufw prepend allow {rule}"] * opens
+
+    later = "### tuple ### allow tcp 8000 0.0.0.0/0 any 10.0.0.2 in comment=677075686f7374732d74657374\n"
+    rules.write_text(f"### tuple ### {refusing}\n{later}")
+    access = host.look()
+    assert access.says == []
+    delete = f"ufw delete allow {rule} && ufw prepend allow {rule}"
+    assert [one.rpartition(": ")[2] for one in access.warnings] == [delete] * opens
+
+    rules.write_text(f"{later}### tuple ### {refusing}\n")
+    assert host.look() == NOTHING
+
+
 def test_ufw_that_knows_no_ipv6_is_told_of_none(host: Host) -> None:
     host.file("etc/ufw/ufw.conf", "ENABLED=yes\n")
     host.file("etc/default/ufw", "# IPV6=yes\nIPV6=no\n")
