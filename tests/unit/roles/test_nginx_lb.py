@@ -56,6 +56,15 @@ def test_nginx_org_for_apt(system: tuple[str, str], wished: str, line: str) -> N
     assert "Pin-Priority: 900" in pin
 
 
+def test_the_way_back_to_the_distribution_takes_away_all_that_apt_has_of_nginx_org() -> None:
+    """With its pin, apt finds no NGINX that goes with the distribution's njs."""
+    vendor = source("Debian", "12.13", nginx_lb_source="nginx_org")["vendor"]
+
+    told = (ROLE.parents[1] / "docs/hosts.md").read_text()
+    assert f"apt-get remove --allow-change-held-packages {' '.join(vendor['packages'])}\n" in told
+    assert f"rm {' '.join(vendor['files'])}\n" in told
+
+
 @pytest.mark.parametrize("name", ["RedHat", "Rocky", "AlmaLinux", "OracleLinux"])
 @pytest.mark.parametrize("release", ["9", "10"])
 def test_nginx_org_for_dnf(name: str, release: str) -> None:
