@@ -72,6 +72,7 @@ _CLOSED = {
     "proc": _NO_DISK,
     "run": _NO_DISK,
     "sys": _NO_DISK,
+    "var/run": _NO_DISK,
 }
 # Others mean something to systemd, or separate one path from the next.
 _PLAIN = re.compile(r"/[\w./@+,=-]+", re.ASCII)

@@ -38,7 +38,9 @@ def missing_rules(
     """Warnings about what such chains do not let in, each with the commands that open it until the next boot."""
     warnings = []
     for chain in chains:
-        table = _items(ask(["nft", "-j", "list", "table", chain["family"], chain["table"]]), "rule")
+        answered = ask(["nft", "-j", "list", "table", chain["family"], chain["table"]])
+        elsewhere = {one["name"] for one in _items(answered, "chain") if one.get("hook", "input") != "input"}
+        table = [one for one in _items(answered, "rule") if one.get("chain") not in elsewhere]
         commands = [
             _command(chain, rule)
             for rule in rules
@@ -77,22 +79,29 @@ def _ends_closed(ask: Callable[[Sequence[str]], Answer], chain: Mapping[str, Any
 
 
 def _accepts(expression: Sequence[Mapping[str, Any]], rule: Rule) -> bool:
-    """Whether a rule of nft lets the port be reached; a condition that is not understood here counts as met."""
+    """Whether a rule of nft lets the port be reached.
+
+    Beside a port, a condition that is not understood here counts as met. A rule without one lets in all of a source.
+    """
     if not any("accept" in word for word in expression):
         return False
-    about_port = False
-    for match in (word["match"] for word in expression if word.get("match", {}).get("op") in ("==", "in")):
+    about_port, about_source, others = False, False, any("xt" in word for word in expression)
+    for match in (word["match"] for word in expression if "match" in word):
         payload = match["left"].get("payload", {}) if isinstance(match["left"], Mapping) else {}
-        if (payload.get("protocol"), payload.get("field")) in (("tcp", "dport"), ("th", "dport")):
+        field = (payload.get("protocol"), payload.get("field")) if match["op"] in ("==", "in") else ()
+        if field in (("tcp", "dport"), ("th", "dport")):
             about_port = True
             if not _contains(match["right"], lambda low, high: int(low) <= rule.port <= int(high)):
                 return False
-        elif payload.get("field") == "saddr" and payload.get("protocol") in ("ip", "ip6"):
-            if payload["protocol"] != ("ip" if rule.version == 4 else "ip6"):
+        elif field in (("ip", "saddr"), ("ip6", "saddr")):
+            about_source = True
+            if field[0] != ("ip" if rule.version == 4 else "ip6"):
                 return False
             if not _contains(match["right"], lambda low, high: _within(rule.source, low, high)):
                 return False
-    return about_port
+        else:
+            others = True
+    return about_port or (about_source and not others)
 
 
 def _contains(right: Any, is_between: Callable[[Any, Any], bool]) -> bool:

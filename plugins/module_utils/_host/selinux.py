@@ -65,7 +65,7 @@ def selinux_steps(root: Path, run: Run, needs: Needs, ports: Sequence[int]) -> l
     for pattern, kind in needs.file_contexts.items():
         if contexts.get(pattern) != kind:
             lines.append(f"fcontext {'-m' if pattern in contexts else '-a'} -t {kind} '{pattern}'")
-            labels.append(re.split(r"/[^/]*[\[(*+?.]", pattern)[0])
+            labels.append(re.split(r"/[^/]*[\[(*+?]", pattern)[0])
             says.append(f"SELinux: {pattern} is {kind}")
 
     if not lines:

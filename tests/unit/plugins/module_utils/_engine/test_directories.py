@@ -42,6 +42,7 @@ def test_options_and_environment_name_directories_to_write_to() -> None:
         ("/var/tmp", "an engine has a /tmp of its own, which goes with it when it stops"),
         ("/proc/1", "what lies there is gone after a boot"),
         ("/run/vllm", "what lies there is gone after a boot"),
+        ("/var/run/vllm", "what lies there is gone after a boot"),
         ("/dev/shm", "what lies there is gone after a boot"),
         ("/srv/a b", "systemd takes no path with other characters than letters, digits and . _ - @ + , ="),
         ("/srv/%h", "systemd takes no path"),

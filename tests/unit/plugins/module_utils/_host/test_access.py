@@ -254,6 +254,11 @@ def tcp(right: Any, *more: Any) -> list[Any]:
     return [{"match": {"op": "==", "left": left, "right": right}}, *more, {"accept": None}]
 
 
+def udp(port: int) -> list[Any]:
+    left = {"payload": {"protocol": "udp", "field": "dport"}}
+    return [{"match": {"op": "==", "left": left, "right": port}}, {"accept": None}]
+
+
 def from_(right: Any) -> dict[str, Any]:
     return {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": right}}
 
@@ -268,6 +273,7 @@ def from_(right: Any) -> dict[str, Any]:
         tcp(8000, from_({"prefix": {"addr": "10.0.0.0", "len": 8}})),
         tcp(8000, from_({"set": ["10.0.0.1", {"range": ["10.0.0.2", "10.0.0.3"]}]})),
         tcp(8000, {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "eth0"}}),
+        [from_({"prefix": {"addr": "10.0.0.0", "len": 8}}), {"counter": {"packets": 1, "bytes": 60}}, {"accept": None}],
     ],
 )
 def test_a_ruleset_that_lets_the_port_in_needs_nothing(host: Host, rule: Any) -> None:
@@ -282,6 +288,9 @@ def test_a_ruleset_that_lets_the_port_in_needs_nothing(host: Host, rule: Any) ->
         tcp(22),
         tcp(8000, from_("10.0.0.9")),
         [*tcp(8000)[:-1], {"drop": None}],
+        [from_("10.0.0.9"), {"accept": None}],
+        [from_("10.0.0.2"), *udp(53)],
+        [from_("10.0.0.2"), {"xt": {"type": "match", "name": "multiport"}}, {"accept": None}],
         [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established"]}}, {"accept": None}],
     ],
 )
@@ -293,6 +302,15 @@ def test_a_ruleset_that_does_not_is_told_of_and_left_alone(host: Host, rule: Any
     assert (access.firewall, access.says) == ((), [])
     assert "nft insert rule inet fw input ip saddr 10.0.0.2 tcp dport 8000 accept." in access.warnings[0]
     assert "fleet_firewall" in access.warnings[0]
+
+
+def test_what_a_ruleset_lets_out_lets_nobody_in(host: Host) -> None:
+    host.nft({}, [])
+    chain = {"name": "output", "type": "filter", "hook": "output", "policy": "drop"}
+    rule = {"chain": "output", "expr": tcp(8000)}
+    host.answers["list table inet fw"] = json.dumps({"nftables": [{"chain": chain}, {"rule": rule}]})
+
+    assert len(host.look().warnings) == 1
 
 
 @pytest.mark.parametrize(
@@ -400,6 +418,13 @@ def test_the_policy_gets_all_that_it_lacks_at_once(confined: Host) -> None:
     ]
     assert access.says[0] == "SELinux: boolean httpd_can_network_connect is on"
     assert len(access.says) == 5
+
+
+def test_no_more_is_labelled_anew_than_what_has_another_label(confined: Host) -> None:
+    """What others have in /srv may have labels that they gave it."""
+    access = confined.look(file_contexts={"/srv/vllm-0.33/(versions|pythons)/[^/]+/bin(/.*)?": "bin_t"})
+
+    assert confined.commands(access)[1] == "restorecon -R -F /srv/vllm-0.33"
 
 
 def test_what_the_policy_has_is_left_alone(confined: Host) -> None:
