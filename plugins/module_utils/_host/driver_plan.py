@@ -137,6 +137,11 @@ def plan_driver(
     nobody has asked it. Raises DriverError with what is wrong and what to do.
     """
     name = f"{host.distribution} {host.release}"
+    if name not in platforms:
+        raise DriverError(
+            f"{host.name} runs {name}; the role nvidia_driver is made for {', '.join(platforms)}. Reinstall the host "
+            f"or take it out of gpu_hosts."
+        )
     tables = {key: resolve(platforms, key) for key in platforms}
     offers = [key for key, one in tables.items() if wishes.source in one["packages"]]
     if name not in offers:

@@ -337,7 +337,11 @@ def test_a_driver_too_old_for_vllm_is_warned_of() -> None:
 @pytest.mark.parametrize(
     ("arguments", "wishes", "words"),
     [
-        (["Fedora", "42", Driver(kernel="6")], {}, "gpu1 runs Fedora 42; with nvidia_driver_source: nvidia"),
+        (
+            ["Fedora", "42", Driver(kernel="6")],
+            {},
+            f"gpu1 runs Fedora 42; the role nvidia_driver is made for {', '.join(PLATFORMS)}. Reinstall the host",
+        ),
         (["Rocky", "9"], {"source": "distro"}, "gpu1 runs Rocky 9; with nvidia_driver_source: distro"),
         ([], {"branch": "570"}, "The branch is 580 or later"),
         ([], {"branch": "latest"}, "nvidia_driver_branch is 'latest'"),
