@@ -207,6 +207,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
     Directory,
     File,
+    closed_to,
     diff_of,
     gid,
     may_write,
@@ -345,6 +346,10 @@ def check_directories(module: AnsibleModule) -> None:
             if place:
                 remedy = f"Mount it there with `mount {place}`, or take it out of /etc/fstab."
                 module.fail_json(msg=f"{where} and nothing is mounted at {place}, as /etc/fstab wants it. {remedy}")
+            place = closed_to(user, Path(path))
+            if place:
+                remedy = f"Let it with `chmod a+x {place}`, or name another directory."
+                module.fail_json(msg=f"{where} and the user {user} may not pass through {place}. {remedy}")
             if Path(path).is_dir() and not may_write(user, Path(path)):
                 remedy = f"Give it to the engines with `chown {user}:{group} {path}`, or name another directory."
                 module.fail_json(msg=f"{where} where the user {user} may not write. {remedy}")

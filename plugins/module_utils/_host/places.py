@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Directory", "File", "Place", "diff_of", "gid", "may_write", "uid", "unchecked", "unmounted"]
+__all__ = ["Directory", "File", "Place", "closed_to", "diff_of", "gid", "may_write", "uid", "unchecked", "unmounted"]
 
 
 def uid(user: str) -> int:
@@ -31,7 +31,16 @@ def gid(group: str) -> int:
 
 def may_write(user: str, path: Path) -> bool:
     """Whether a user may write to a directory, with its groups, access lists and read-only file systems in mind."""
-    mode = os.W_OK | os.X_OK
+    return _may(user, path, os.W_OK | os.X_OK)
+
+
+def closed_to(user: str, path: Path) -> Path | None:
+    """The first directory on the way to a path that a user may not pass through."""
+    there = (place for place in reversed(path.parents) if place.is_dir())
+    return next((place for place in there if not _may(user, place, os.X_OK)), None)
+
+
+def _may(user: str, path: Path, mode: int) -> bool:
     if os.geteuid() != 0:  # nobody else can become another user
         return os.access(path, mode)
     if uid(user) == -1:  # it is not known yet

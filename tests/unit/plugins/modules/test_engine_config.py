@@ -302,6 +302,22 @@ def test_one_that_the_engine_may_not_write_to_is_refused(
 
 
 @pytest.mark.usefixtures("usable")
+def test_one_that_the_engine_cannot_come_to_is_refused(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To own it would not help."""
+    monkeypatch.setattr(engine_config, "closed_to", lambda *_: tmp_path / "data")
+
+    result = configure(writing_to(tmp_path / "data/hf"))
+
+    assert result["msg"] == (
+        f"tiny-1: HF_HOME is {tmp_path}/data/hf, and the user root may not pass through {tmp_path}/data. "
+        f"Let it with `chmod a+x {tmp_path}/data`, or name another directory."
+    )
+    assert not (tmp_path / "instances").exists()
+
+
+@pytest.mark.usefixtures("usable")
 def test_one_on_a_disk_that_is_not_mounted_is_not_made_beside_it(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

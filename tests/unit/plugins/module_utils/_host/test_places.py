@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import may_write, unmounted
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import closed_to, may_write, unmounted
 
 USER = "nobody" if os.geteuid() == 0 else getpass.getuser()
 
@@ -30,6 +31,20 @@ def test_whether_a_user_may_write(directory: Path, mode: int, may: bool) -> None
     directory.chmod(mode)
     assert may_write(USER, directory) == may
     assert (os.geteuid(), os.getegid(), os.getgroups()) == before
+
+
+def test_what_a_user_may_not_pass_through_on_the_way(directory: Path) -> None:
+    directory.chmod(0o755)
+    for name in ("data", "data/hf"):
+        (directory / name).mkdir()
+        (directory / name).chmod(0o777)
+    assert closed_to(USER, directory / "data/hf/hub") is None
+    (directory / "data").chmod(0o600)  # whoever may open its last directory comes to none of them
+    assert not may_write(USER, directory / "data/hf")
+    assert closed_to(USER, directory / "data/hf/hub") == directory / "data"
+    subprocess.run(["chmod", "a+x", directory / "data"], check=True)
+    assert closed_to(USER, directory / "data/hf/hub") is None
+    assert may_write(USER, directory / "data/hf")
 
 
 def test_nothing_is_said_of_a_user_that_is_not_there_yet(directory: Path) -> None:
