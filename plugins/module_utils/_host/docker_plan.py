@@ -72,7 +72,7 @@ def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[st
             f"docker_engine_source is '{wishes.source}', but {host.platform} of {host.name} has no Docker Engine of "
             f"its own. Set docker_engine_source to '{next(iter(sources))}'."
         )
-    options = wishes.settings.get("log-opts", {})
+    options = wishes.settings.get("log-opts") or {}
     if not all(isinstance(value, str) for value in options.values()):
         raise ContainersError(
             f"docker_engine_settings: the engine takes strings only in log-opts; there is {json.dumps(options)}. Put "

@@ -25,7 +25,7 @@ def refusal(run: Run, name: str, path: Path, scratch: Path) -> str:
     if code and "unrecognized option" in said:
         # Before systemd 250 there is no such switch: it tells of all units that this one names, and ends with 0.
         _, output, errors = run([*VERIFY, str(copy)], environ_update=plain)
-        own = name.partition("@")[0]
+        own = "".join(name.partition("@")[:2])
         lines = [line for line in f"{errors}{output}".splitlines() if str(copy) in line or line.startswith(own)]
         said, code = "\n".join(lines), len(lines)
     return said.strip().replace(str(copy), name) if code else ""

@@ -173,6 +173,7 @@ def test_somebody_elses_has_to_answer_and_be_recent_enough(info: dict[str, Any] 
 
 def test_the_settings_that_are_not_there_yet() -> None:
     assert plan().unsaid == ("live-restore", "log-driver", "log-opts")
+    assert plan(settings={"log-opts": None}).unsaid == ()
     assert plan(content=b'{"live-restore": true, "debug": true}').unsaid == ("log-driver", "log-opts")
     assert plan(content=b'{"log-driver": "json-file", "log-opts": {"labels": "x"}}', settings=OURS).unsaid == (
         "live-restore",

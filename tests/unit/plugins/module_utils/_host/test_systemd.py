@@ -22,6 +22,7 @@ case "$*" in
 *--recursive-errors*) echo "systemd-analyze: unrecognized option '--recursive-errors=no'" >&2; exit 1;;
 *:*) echo "Failed to prepare filename $file: Invalid argument" >&2; exit 1;;
 esac
+echo "vllm-router.service: Command /opt/router is not executable: No such file or directory" >&2
 echo "/lib/systemd/system/plymouth-start.service:16: Unit configured to use KillMode=none." >&2
 line=$(grep -n Nonsense "$file") && echo "$file:${line%%:*}: Unknown key name 'Nonsense' in section 'Service'." >&2
 grep -q /missing "$file" && echo "vllm@i.service: Command /missing is not executable: No such file or directory" >&2
