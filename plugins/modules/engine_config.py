@@ -210,6 +210,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import 
     closed_to,
     diff_of,
     gid,
+    is_directory,
     may_write,
     unchecked,
     unmounted,
@@ -293,7 +294,7 @@ def wanted_directories(given: dict[str, Any]) -> list[Directory]:
         Directory(Path(given["home"]), 0o750, given["user"], given["group"]),
         Directory(Path(given["fact_file"]).parent, 0o755),
         *(Directory(drop_in_path(instance["id"], given).parent, 0o755) for instance in given["instances"]),
-        *(Directory(Path(path), 0o750, given["user"], given["group"]) for path in used if not Path(path).is_dir()),
+        *(Directory(Path(path), 0o750, given["user"], given["group"]) for path in used if not is_directory(Path(path))),
     ]
 
 
@@ -350,7 +351,7 @@ def check_directories(module: AnsibleModule) -> None:
             if place:
                 remedy = f"Let it with `chmod a+x {place}`, or name another directory."
                 module.fail_json(msg=f"{where} and the user {user} may not pass through {place}. {remedy}")
-            if Path(path).is_dir() and not may_write(user, Path(path)):
+            if is_directory(Path(path)) and not may_write(user, Path(path)):
                 remedy = f"Give it to the engines with `chown {user}:{group} {path}`, or name another directory."
                 module.fail_json(msg=f"{where} where the user {user} may not write. {remedy}")
 

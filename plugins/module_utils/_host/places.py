@@ -10,7 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Directory", "File", "Place", "closed_to", "diff_of", "gid", "may_write", "uid", "unchecked", "unmounted"]
+__all__ = [
+    "Directory",
+    "File",
+    "Place",
+    "closed_to",
+    "diff_of",
+    "gid",
+    "is_directory",
+    "may_write",
+    "uid",
+    "unchecked",
+    "unmounted",
+]
 
 
 def uid(user: str) -> int:
@@ -34,9 +46,17 @@ def may_write(user: str, path: Path) -> bool:
     return _may(user, path, os.W_OK | os.X_OK)
 
 
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory; what is closed to root, as on a server that squashes it, is its user's to know."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return True
+
+
 def closed_to(user: str, path: Path) -> Path | None:
     """The first directory on the way to a path that a user may not pass through."""
-    there = (place for place in reversed(path.parents) if place.is_dir())
+    there = (place for place in reversed(path.parents) if is_directory(place))
     return next((place for place in there if not _may(user, place, os.X_OK)), None)
 
 

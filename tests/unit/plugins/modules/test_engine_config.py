@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -315,6 +316,30 @@ def test_one_that_the_engine_cannot_come_to_is_refused(
         f"Let it with `chmod a+x {tmp_path}/data`, or name another directory."
     )
     assert not (tmp_path / "instances").exists()
+
+
+@pytest.mark.usefixtures("usable")
+def test_one_that_only_the_engines_come_to_is_left_to_them(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an NFS server that takes root for nobody."""
+    squashed, is_dir = tmp_path / "nfs/closed", Path.is_dir
+
+    def as_nobody(path: Path) -> bool:
+        if squashed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", as_nobody)
+    monkeypatch.setattr(engine_config, "closed_to", lambda *_: None)
+    monkeypatch.setattr(engine_config, "may_write", lambda *_: True)
+    squashed.mkdir(parents=True)
+
+    result = configure(writing_to(squashed / "hf/hub"))
+
+    assert result["changed"]
+    assert f"ReadWritePaths=-{squashed}/hf/hub\n" in drop_in_of(tmp_path, "tiny-1").read_text()
+    assert not any(str(squashed) in path for path in result["files"])
 
 
 @pytest.mark.usefixtures("usable")
