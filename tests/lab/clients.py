@@ -25,13 +25,13 @@ class Client:
         key = (STATE / "api_key").read_text().strip()
         while not end.is_set():
             try:
-                pieces = list(stream_chat(FRONT_DOOR, key, "tiny-llama", "Tell me a story.", 64))
+                pieces = list(stream_chat(FRONT_DOOR, key, "tiny-llama", "Tell me a story.", 48))
             except (LabError, OSError) as error:
                 self.failures.append(f"{time.strftime('%X')} {error}")
             else:
                 self.answers += bool(pieces)
                 self.failures += [] if pieces else [f"{time.strftime('%X')} an empty answer"]
-            end.wait(0.5)  # the engine that starts meanwhile wants these two cores as well
+            end.wait(1)  # the engine that starts meanwhile wants these two cores as well
 
 
 @contextlib.contextmanager
