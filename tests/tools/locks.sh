@@ -34,7 +34,7 @@ trap 'rm -f "$override"' EXIT
 echo "certifi>=2026.10.18" >"$override"
 lock=$(echo "vllm==$vllm" | compile --generate-hashes --override "$override" -)
 {
-    echo "# vllm==$vllm and everything it needs, for Linux and CPython 3.11 to 3.13. The list is complete:"
+    echo "# vllm==$vllm and everything it needs, for Linux and CPython 3.11 to 3.14. The list is complete:"
     echo "#   pip install --require-hashes --no-deps -r <this file>"
     echo "# Locked by tests/tools/locks.sh. One requirement of vLLM is relaxed, knowingly: certifi>=2026.10.19, which PyPI did"
     echo "# not offer on 2026-11-23, to certifi>=2026.10.18."
