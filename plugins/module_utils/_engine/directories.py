@@ -63,6 +63,7 @@ OPTIONS = ("download-dir",)
 _HOMES = "an engine sees home directories read-only"
 _OWN_TMP = "an engine has a /tmp of its own, which goes with it when it stops"
 _NO_DISK = "what lies there is gone after a boot"
+_SYSTEMS = "the system lives there, and what it needs must not become an engine's"
 _CLOSED = {
     "home": _HOMES,
     "root": _HOMES,
@@ -73,7 +74,13 @@ _CLOSED = {
     "run": _NO_DISK,
     "sys": _NO_DISK,
     "var/run": _NO_DISK,
+    **dict.fromkeys(("bin", "boot", "etc", "lib", "lib64", "sbin"), _SYSTEMS),
+    **dict.fromkeys(("usr/bin", "usr/lib", "usr/lib64", "usr/libexec", "usr/sbin", "usr/share"), _SYSTEMS),
 }
+# Closed themselves, but not what lies below them (https://refspecs.linuxfoundation.org/FHS_3.0/fhs/index.html).
+_SHARED = frozenset(
+    ("/", "/opt", "/usr", "/usr/local", "/var", "/var/cache", "/var/lib", "/var/log", "/var/opt", "/var/spool")
+)
 # Others mean something to systemd, or separate one path from the next.
 _PLAIN = re.compile(r"/[\w./@+,=-]+", re.ASCII)
 
@@ -99,7 +106,9 @@ def written(engine_args: Mapping[str, Any], variables: Mapping[str, Any]) -> dic
 def unusable(path: str) -> str:
     """Why no engine can write to such a directory, and what to do; "" if it can."""
     reasons = [reason for place, reason in _CLOSED.items() if is_below(path, f"/{place}")]
-    if not _PLAIN.fullmatch(path):
+    if path in _SHARED:
+        reasons = [_SYSTEMS]
+    elif not _PLAIN.fullmatch(path):
         reasons = ["systemd takes no path with other characters than letters, digits and . _ - @ + , ="]
     return f"{reasons[0]}. Name another directory, such as /srv/vllm, or leave it out" if reasons else ""
 

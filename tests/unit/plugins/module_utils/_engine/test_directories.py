@@ -48,7 +48,13 @@ def test_options_and_environment_name_directories_to_write_to() -> None:
         ("/srv/%h", "systemd takes no path"),
         ("/srv/ä", "systemd takes no path"),
         ("/srv/a\nb", "systemd takes no path"),
-        ("/", "systemd takes no path"),
+        ("/", "the system lives there, and what it needs must not become an engine's"),
+        ("/etc", "the system lives there"),
+        ("/etc/vllm", "the system lives there"),
+        ("/usr/lib/vllm", "the system lives there"),
+        ("/usr", "the system lives there"),
+        ("/opt", "the system lives there"),
+        ("/var/lib", "the system lives there"),
     ],
 )
 def test_some_cannot_be_written_to(path: str, reason: str) -> None:
@@ -56,7 +62,19 @@ def test_some_cannot_be_written_to(path: str, reason: str) -> None:
     assert unusable(path).endswith("Name another directory, such as /srv/vllm, or leave it out")
 
 
-@pytest.mark.parametrize("path", ["/srv/hf", "/home2/hf", "/rooted", "/mnt/nvme0/a-b_c.d@1+2,3=4"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/srv/hf",
+        "/home2/hf",
+        "/rooted",
+        "/mnt/nvme0/a-b_c.d@1+2,3=4",
+        "/opt/hf",
+        "/var/lib/hf",
+        "/usr/local/hf",
+        "/mnt",
+    ],
+)
 def test_others_can(path: str) -> None:
     assert unusable(path) == ""
 
