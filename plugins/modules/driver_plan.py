@@ -59,6 +59,7 @@ ansible_facts:
   type: dict
 """
 
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -94,6 +95,7 @@ def look(parameters: dict, driver: Driver) -> Host:
         name=parameters["host"],
         distribution=parameters["distribution"],
         release=release,
+        architecture=os.uname().machine,
         key_enrolled=bool(driver.secure_boot) and is_enrolled(platform.get("signing_key", "")),
         has_component="list" in distro and has_component(ROOT, distro["components"][0], distro["list"]),
         kernel_packages=read_packages(ROOT, run, ("linux-",)) if "kernel_packages" in distro else (),

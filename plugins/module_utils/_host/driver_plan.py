@@ -70,6 +70,7 @@ class Host:
     name: str
     distribution: str
     release: str  # 12; of Ubuntu 24.04
+    architecture: str = "x86_64"  # as `uname -m` says it
     key_enrolled: bool = False  # the key that DKMS signs with, in the firmware; matters with Secure Boot only
     has_component: bool = False  # the host's own sources name the component with the distribution's drivers
     kernel_packages: Sequence[Package] = ()  # of the kernel, where those of the driver depend on them
@@ -150,6 +151,13 @@ def plan_driver(
             f"packages for "
             f"{', '.join(offers)}. Install the driver by other means and set nvidia_driver_source to none for this "
             f"host."
+        )
+    architectures = tables[name]["architectures"][wishes.source]
+    if host.architecture not in architectures:
+        raise DriverError(
+            f"{host.name} is a host of {host.architecture}; with nvidia_driver_source: {wishes.source} the role "
+            f"nvidia_driver has repositories of {name} for {' and '.join(architectures)} only. Install the driver by "
+            f"other means and set nvidia_driver_source to none for this host."
         )
     wishes = replace(wishes, branch=_choose_branch(driver, wishes, tables[name]))
     platform = _filled(tables[name], wishes, driver, host)

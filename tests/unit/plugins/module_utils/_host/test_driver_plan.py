@@ -104,6 +104,21 @@ def test_repositories(distribution: str, release: str, path: str) -> None:
     assert plan(distribution, release).url == expected
 
 
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_a_host_of_another_architecture_than_the_repositorys_is_refused(name: str) -> None:
+    distribution, release = name.split()
+    assert plan(distribution, release).url.endswith("/".join(resolve(PLATFORMS, name)["architectures"]["nvidia"]))
+    words = refusal(distribution, release, host={"architecture": "aarch64"})
+    assert words.startswith("gpu1 is a host of aarch64; with nvidia_driver_source: nvidia")
+    assert words.endswith("set nvidia_driver_source to none for this host.")
+
+
+def test_the_archive_of_debian_has_aarch64_and_that_of_ubuntu_has_not() -> None:
+    arm = {"architecture": "aarch64"}
+    assert plan("Debian", "13", host=arm, source="distro", kernel_modules="proprietary").source == "distro"
+    assert "for x86_64 only" in refusal("Ubuntu", "24.04", host=arm, source="distro")
+
+
 @pytest.mark.parametrize(
     ("distribution", "release", "branch", "flavour", "packages"),
     [
