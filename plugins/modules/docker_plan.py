@@ -79,7 +79,8 @@ REMEDY = "Install an engine yourself, and take the host out of this play."
 def decide(parameters: dict) -> dict:
     """What the module returns."""
     wishes = wishes_of(Wishes, parameters["wishes"])
-    host = Host(parameters["host"], parameters["distribution"], parameters["distribution_version"])
+    kernel = run(["uname", "-r"]).strip()
+    host = Host(parameters["host"], parameters["distribution"], parameters["distribution_version"], kernel)
     platform = platform_of(host, parameters["platforms"], "docker_engine", REMEDY)
     read = partial(read_engine, ROOT, owners_of(ROOT, platform["manager"], run))
     engine: Engine = wait_for(parameters["wait"], read, lambda engine: engine.info is not None)

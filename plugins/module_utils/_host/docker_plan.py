@@ -78,7 +78,9 @@ def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[st
             f"docker_engine_settings: the engine takes strings only in log-opts; there is {json.dumps(options)}. Put "
             f"the numbers in quotes."
         )
-    firewall = next(iter(platform["firewalls"])) if wishes.firewall == "auto" else wishes.firewall
+    firewall = wishes.firewall
+    if firewall == "auto":
+        firewall = next(one for one in platform["firewalls"] if not _foreign_kernel(one, host, platform))
     _check_firewall(firewall, engine, wishes, host, platform)
     vendor = vendor_of(platform, sources[wishes.source], asdict(wishes))
     strangers = tuple(
@@ -109,7 +111,7 @@ def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[st
 def describe(plan: Plan, engine: Engine, host: Host, root: Path, run: Run) -> dict[str, Any]:
     """The plan as a fact, with what differs by step of the role; a step without differences is not run."""
     packages = [] if plan.strangers else read_packages(root, run, words=(*plan.vendor.packages, *_words(plan)))
-    modules = _missing_modules(plan.modules, packages, run)
+    modules = _missing_modules(plan.modules, packages, host.kernel)
     differs = {} if plan.strangers else _differences(plan, engine, packages, modules, root, run)
     todo = {step: bool(reasons) for step, reasons in differs.items()}
     return {
@@ -150,13 +152,13 @@ def _words(plan: Plan) -> tuple[str, ...]:
     return (plan.modules,) if plan.modules else ()
 
 
-def _missing_modules(package: str, packages: Sequence[Package], run: Run) -> list[str]:
+def _missing_modules(package: str, packages: Sequence[Package], running: str) -> list[str]:
     """Packages of modules for the kernel that runs, and for the newest one, which boots next."""
     if not package:
         return []
     there = {name: {_release(one) for one in packages if one.name == name} for name in (package, "kernel-core")}
     newest = max(there["kernel-core"], key=lambda one: [int(part) for part in re.findall(r"\d+", one)], default="")
-    kernels = {kernel for kernel in (run(["uname", "-r"]).strip(), newest) if kernel}
+    kernels = {kernel for kernel in (running, newest) if kernel}
     return [f"{package}-{kernel}" for kernel in sorted(kernels - there[package])]
 
 
@@ -175,7 +177,14 @@ def _is_in_swarm(engine: Engine) -> bool:
 
 
 def _check_firewall(firewall: str, engine: Engine, wishes: Wishes, host: Host, platform: Mapping[str, Any]) -> None:
-    """The backend is one that the engine has."""
+    """The backend is one that the engine has, and that the kernel has modules for."""
+    foreign = _foreign_kernel(firewall, host, platform)
+    if foreign:
+        raise ContainersError(
+            f"docker_engine_firewall: {firewall} needs {platform['firewalls'][firewall]['modules']} on {host.name}, "
+            f"which is not made for its kernel {host.kernel}. Set docker_engine_firewall to 'auto' or 'nftables', or "
+            f"boot the distribution's other kernel, whose name is without '{foreign}'."
+        )
     since = platform["firewalls"][firewall].get("since", "")
     version = wishes.version if wishes.source == "docker" else engine.version
     if since and not at_least(version, since):
@@ -189,6 +198,12 @@ def _check_firewall(firewall: str, engine: Engine, wishes: Wishes, host: Host, p
             f"The engine of {host.name} is in swarm mode, which docker_engine_firewall: nftables does not know. Let it "
             f"leave the swarm (docker swarm leave), or set docker_engine_firewall to 'iptables'."
         )
+
+
+def _foreign_kernel(firewall: str, host: Host, platform: Mapping[str, Any]) -> str:
+    """What in the kernel's name says that the modules of a backend are not made for it; "": they are."""
+    word = str(platform["firewalls"][firewall].get("not_for", ""))
+    return word if word and word in host.kernel else ""
 
 
 def _left_alone(engine: Engine, wishes: Wishes, host: Host, strangers: tuple[str, ...]) -> str:

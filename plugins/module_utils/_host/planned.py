@@ -36,6 +36,7 @@ class Host:
     name: str
     distribution: str
     version: str
+    kernel: str = ""  # that runs, as `uname -r` says it
 
     @property
     def platform(self) -> str:

@@ -62,10 +62,11 @@ def plan(
     owners: Mapping[str, str] | None = None,
     info: Mapping[str, Any] | None = None,
     content: bytes = b"",
+    kernel: str = "",
     **wishes: Any,
 ) -> Plan:
     """The plan of a host named gpu1."""
-    host = Host("gpu1", *platform)
+    host = Host("gpu1", *platform, kernel=kernel)
     table = platform_of(host, PLATFORMS, "docker_engine", "Take it out.")
     return plan_docker(Engine(owners or {}, info, content), replace(WISHES, **wishes), host, table)
 
@@ -255,7 +256,7 @@ class Machine:
         self.write("/var/lib/dpkg/status", "\n".join(records))
 
     def run(self, command: Sequence[str]) -> str:
-        assert command[0] in {"systemctl", "/usr/bin/dockerd", "uname"}, command
+        assert command[0] in {"systemctl", "/usr/bin/dockerd"}, command
         if command[0] != "systemctl":
             return "Docker version 29.7.2, build 1"
         if "ExecStart" in command[2]:
@@ -346,6 +347,19 @@ def test_el_10_gets_the_modules_that_rules_for_iptables_need() -> None:
         assert plan((name, "10"), firewall="nftables").modules == ""
 
 
+UEK = "6.12.0-105.51.5.el10uek.x86_64"
+
+
+def test_oracles_own_kernel_has_no_such_package_and_gets_nftables_unless_somebody_wants_iptables() -> None:
+    oracle = ("OracleLinux", "10")
+    found = plan(oracle, kernel=UEK)
+    assert (found.modules, found.forwards, found.settings["firewall-backend"]) == ("", True, "nftables")
+    assert plan(oracle, kernel=KERNEL).modules == "kernel-modules-extra", "Red Hat's kernel"
+    assert plan(("OracleLinux", "9"), kernel=UEK).settings.get("firewall-backend") is None, "it misses nothing there"
+    words = refusal(oracle, kernel=UEK, firewall="iptables")
+    assert f"not made for its kernel {UEK}. Set docker_engine_firewall to 'auto' or 'nftables'" in words
+
+
 KERNEL, NEWER = "6.12.0-55.9.1.el10_0.x86_64", "6.12.0-124.8.1.el10_1.x86_64"
 
 
@@ -367,9 +381,9 @@ def test_modules_for_the_kernel_that_runs_and_for_the_one_that_boots_next(
     database = "".join(f"{name}\t0\t{release.removesuffix('.x86_64')}\tx86_64\tRed Hat\n" for name, release in there)
 
     def run(command: Sequence[str]) -> str:
-        return {"uname": f"{KERNEL}\n", "rpm": database if "--all" in command else ""}.get(command[0], "")
+        return database if command[0] == "rpm" and "--all" in command else ""
 
-    found = describe(plan(("Rocky", "10")), Engine(), Host("gpu1", "Rocky", "10"), tmp_path, run)
+    found = describe(plan(("Rocky", "10")), Engine(), Host("gpu1", "Rocky", "10", KERNEL), tmp_path, run)
     assert found["modules"] == [f"kernel-modules-extra-{kernel}" for kernel in expected]
     assert found["todo"]["modules"] is bool(expected)
 
