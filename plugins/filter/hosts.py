@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import hosts
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import addresses_of
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import hosts, reachable
 
 HostVars = Mapping[str, Mapping[str, Any]]
 
@@ -44,6 +45,11 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
     return records
 
 
+def reach_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
+    """What the inventory says of addresses and firewalls that no host could act upon, a sentence or two each."""
+    return reachable.mistakes(names, hostvars, addresses_of)
+
+
 def host_targets(names: Iterable[str], hostvars: HostVars, port: int | None = None) -> list[dict[str, Any]]:
     """Prometheus file_sd groups, one a host, for what listens on ``port`` of its address, or for node_exporter."""
     ports = {name: port or hosts.setting("exporters_node_port", hostvars[name]) for name in names}
@@ -61,4 +67,5 @@ class FilterModule:
             "address": address,
             "fleet_hosts": fleet_hosts,
             "host_targets": host_targets,
+            "reach_mistakes": reach_mistakes,
         }

@@ -82,7 +82,9 @@ def look(root: Path, ask: Ask, given: Mapping[str, Any] | None, addresses_of: Re
 
 
 def addresses_of(name: str) -> list[str]:
-    """The addresses of a name, as this host knows them."""
+    """The addresses of a name, as this host knows them. Digits alone are none, though 10.0 is 10.0.0.0 to libc."""
+    if re.fullmatch(r"[0-9.]+", name):
+        return []
     try:
         return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     except OSError:

@@ -13,11 +13,31 @@ def test_a_gpu_host_that_is_only_known_by_name_is_refused_and_the_remedy_cures_i
     inventory["gpu_hosts"]["hosts"]["gpu2"] = AWAY | {"ansible_host": "gpu2.example.org"}
     done = play("site")
     assert done.code != 0
-    assert "gpu2 would be known to the front door as 'gpu2.example.org'" in done.text
+    assert "The address of gpu2 is 'gpu2.example.org' to the front door" in done.text
     assert "Set fleet_address of gpu2" in done.text
     assert set(done.recap) == {"localhost"}
 
     inventory["gpu_hosts"]["hosts"]["gpu2"]["fleet_address"] = "192.0.2.2"
+    assert play("validate").code == 0
+
+
+def test_what_no_firewall_could_act_upon_is_refused_and_the_remedies_cure_it(
+    play: Play, inventory: dict[str, Any]
+) -> None:
+    gpus, balancers = inventory["gpu_hosts"]["vars"], inventory["load_balancers"]["hosts"]["lb1"]
+    gpus.update(fleet_firewall=False, fleet_allow_from="10.0.0.0/8")
+    balancers["nginx_lb_allow_from"] = ["10.0.0.0/8", "10.0.0"]
+    done = play("site")
+    assert done.code != 0
+    assert set(done.recap) == {"localhost"}
+    assert "fleet_firewall of gpu1, gpu2 is false. Set it to auto, or to none to leave firewalls alone." in done.text
+    assert 'fleet_allow_from of gpu1, gpu2 is "10.0.0.0/8", no list. Put it in brackets: [10.0.0.0/8].' in done.text
+    assert "nginx_lb_allow_from of lb1 has '10.0.0', which is no address" in done.text
+
+    gpus.update(fleet_firewall="none", fleet_allow_from=["10.0.0.0/8"])
+    balancers["nginx_lb_allow_from"] = ["10.0.0.0/8", "10.0.0.7", "localhost"]
+    later = "{{ ansible_facts.default_ipv4.address }}"  # nobody has gathered facts yet
+    inventory["monitoring"]["hosts"]["mon1"].update(fleet_allow_from=later, prometheus_allow_from=[later])
     assert play("validate").code == 0
 
 

@@ -371,6 +371,7 @@ def test_an_address_without_a_port_is_one_of_port_80(host: Host) -> None:
 
 
 def test_names_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses_of("10.0") == []
     assert "127.0.0.1" in addresses_of("localhost")
     monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=socket.gaierror))
     assert addresses_of("lb2") == []
