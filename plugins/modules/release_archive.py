@@ -81,7 +81,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ArchiveError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import diff_of, make_directories
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import diff_of, make_directories, remove_all
 
 SPEC: dict[str, dict[str, Any]] = {
     "release": {"type": "path", "required": True},
@@ -155,7 +155,7 @@ def install(module: AnsibleModule, release: Path) -> None:
     name = url.rpartition("/")[2]
     expected = given["checksums"].get(architecture) or listed(given["checksums_url"], name, given["timeout"])
     part = release.with_name(f".{release.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    remove_all(part)  # of a run that was killed
     make_directories(part)
     try:
         download(url, part / name, expected.rpartition(":")[2], given["timeout"])
@@ -165,7 +165,7 @@ def install(module: AnsibleModule, release: Path) -> None:
             module.run_command(["restorecon", "-R", "-F", str(part)], check_rc=True)
         part.rename(release)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_all(part)
 
 
 def main() -> None:

@@ -138,7 +138,6 @@ steps:
   sample: [reload]
 """
 
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -151,7 +150,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import File, diff_of, make_directories
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
+    File,
+    diff_of,
+    make_directories,
+    remove_all,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import PROPERTIES, State, steps
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer, run
@@ -311,14 +315,6 @@ def beside(release: str | None) -> list[Path]:
     return [path for path in sorted(Path(release).parent.iterdir()) if path != Path(release)] if release else []
 
 
-def remove(path: Path) -> None:
-    """Remove a file, or a directory with all that is in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def configure(module: AnsibleModule) -> dict[str, Any]:
     """Do it all, and tell what was done."""
     given = module.params
@@ -363,7 +359,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
             hint = f"Ask its journal: journalctl --unit={given['name']}"
             module.fail_json(msg=f"{given['name']} does not answer ({problem}). {hint}")
         for path in older:
-            remove(path)
+            remove_all(path)
         take(access.firewall)
     return {
         "changed": bool(changes or removed or older or access.says or verbs),

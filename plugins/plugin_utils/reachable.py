@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _SOURCES = {
 
 def mistakes(names: Iterable[str], hostvars: HostVars, addresses_of: Resolve) -> list[str]:
     """What is wrong, a sentence or two each, with the hosts that it is so of and what to do."""
+    addresses_of = functools.lru_cache(maxsize=None)(addresses_of)  # most hosts share their words
     found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         for mistake in _of_host(name, hostvars[name], addresses_of):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from .clients import Client, drained
 from .conftest import ROOT, Run, machine, playbook
 
 HOSTS = ("gpu1", "gpu2")
@@ -33,3 +34,13 @@ def started(host: str) -> str:
     """When the engine of a host was started, and its process."""
     (unit,) = machine(host).check_output("systemctl list-units --plain --no-legend 'vllm@*'").split()[:1]
     return str(machine(host).check_output("systemctl show --property=MainPID,ActiveEnterTimestamp %s", unit))
+
+
+def assert_rolled_out(run: Run, streams: Client, before: list[str]) -> None:
+    """Every engine was restarted, the front door is open to all of them, and no client noticed."""
+    assert run.code == 0
+    print(f"{streams.answers} answers, {len(streams.failures)} failures, {run.seconds:.0f} s")
+    assert streams.failures == []
+    assert streams.answers > 0
+    assert all(now != then for now, then in zip([started(host) for host in HOSTS], before, strict=True))
+    assert drained() == set()

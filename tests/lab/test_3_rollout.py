@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .clients import client, drained
 from .conftest import machine
-from .rollouts import HOSTS, NOTICE, rollout, started
+from .rollouts import HOSTS, NOTICE, assert_rolled_out, rollout, started
 
 
 def test_check_mode_tells_who_would_restart() -> None:
@@ -31,12 +31,7 @@ def test_a_changed_option_restarts_wave_by_wave_and_no_request_fails() -> None:
     with client() as streams:
         run = rollout({"seed": 7})
 
-    assert run.code == 0
-    print(f"{streams.answers} answers, {len(streams.failures)} failures, {run.seconds:.0f} s")
-    assert streams.failures == []
-    assert streams.answers > 0
-    assert all(now != then for now, then in zip([started(host) for host in HOSTS], before, strict=True))
-    assert drained() == set()
+    assert_rolled_out(run, streams, before)
     assert not any(machine(host).file(NOTICE).exists for host in HOSTS)
 
     again = rollout({"seed": 7})

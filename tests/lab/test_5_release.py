@@ -11,7 +11,7 @@ import time
 from . import stand_in
 from .clients import client, drained
 from .conftest import Run, machine, playbook
-from .rollouts import HOSTS, NOTICE, model, started, variables
+from .rollouts import HOSTS, NOTICE, assert_rolled_out, model, started, variables
 
 
 def release(**env: str) -> tuple[str, str]:
@@ -31,12 +31,7 @@ def test_another_release_comes_wave_by_wave_and_no_request_fails() -> None:
     with client() as streams:
         run = rollout()
 
-    assert run.code == 0
-    print(f"{streams.answers} answers, {len(streams.failures)} failures, {run.seconds:.0f} s")
-    assert streams.failures == []
-    assert streams.answers > 0
-    assert all(now != then for now, then in zip([started(host) for host in HOSTS], before, strict=True))
-    assert drained() == set()
+    assert_rolled_out(run, streams, before)
     for host in HOSTS:
         assert machine(host).check_output("/opt/vllm/current/bin/vllm --version") == stand_in.VERSION
 

@@ -37,6 +37,7 @@ class Unit:
 def read_unit(root: Path, run: Run) -> Unit:
     """The unit as systemd has it, with drop-ins and environment; where there is none, what dockerd does by itself."""
     shown = run(["systemctl", "show", f"--property={','.join(_PROPERTIES)}", UNIT])
+    # As systemd prints it: ExecStart={ path=PROGRAM ; argv[]=COMMAND ; ignore_errors=no ; ... }
     command = re.search(r"(?m)^ExecStart=\{.*? argv\[\]=(.*?) ; ignore_errors=", shown)
     if not command:
         return Unit()

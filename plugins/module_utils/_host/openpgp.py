@@ -1,6 +1,7 @@
 """OpenPGP certificates, to tell which keys a file holds; pure, private to the collection.
 
-Nothing is verified here: a fingerprint says which key it is, and apt and rpm do the rest with it (RFC 9580).
+Nothing is verified here: a fingerprint says which key it is, and apt and rpm do the rest with it (RFC 9580). It is not
+left to gpg, which no host has for sure: a managed host needs Python and nothing else beforehand.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "gid",
     "is_directory",
     "may_write",
+    "remove_all",
     "uid",
     "unchecked",
     "unmounted",
@@ -102,6 +104,14 @@ def make_directories(path: Path) -> None:
         if not directory.is_dir():
             directory.mkdir()
             directory.chmod(0o755)
+
+
+def remove_all(path: Path) -> None:
+    """Remove what is there, if anything is: a file, a link, or a directory with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def diff_of(path: Path, before: str, after: str) -> dict[str, str]:

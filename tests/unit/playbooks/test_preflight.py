@@ -68,3 +68,12 @@ def test_the_gpus_are_read_once(
     done = play(on_debian(tmp_path, *playbooks), *more)
     assert done.code == 0
     assert ("TASK [Read the GPUs" in done.text) == read
+
+
+def test_a_driver_that_the_preflight_finds_settled_is_looked_at_once(
+    play: Play, inventory: dict[str, Any], tmp_path: Path
+) -> None:
+    inventory["all"] = {"vars": {"ansible_become": False, "nvidia_driver_source": "none"}}
+    done = play(on_debian(tmp_path, "preflight", "stages/hardware"))
+    assert done.code == 0
+    assert done.text.count("TASK [gpuhosts.vllm.nvidia_driver : Plan | Decide]") == 1
