@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab lab-down lint unit molecule test build docs
+.PHONY: help setup lab lab-down lint unit faults molecule test build docs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ unit: setup ## unit and contract tests: no host, no container
 	@command -v gcc >/dev/null || $(PYTHON) -c 'from tests.lab import engine; engine.install(["gcc", "libc6-dev"], print)'
 	@command -v chromium >/dev/null || $(PYTHON) -c 'from tests.lab import engine; engine.install(["chromium"], print)'
 	$(PYTHON) -m pytest tests/unit
+
+faults: setup ## every fault of an instance over two hosts, on real vLLM, with and without Ray (two hours; SHAPES=ray-tensor ...)
+	@$(PYTHON) -m tests.lab mirror
+	@$(PYTHON) -m tests.cluster.engines $(SHAPES)
 
 molecule: setup ## every role on Debian 12 and 13, and on hosts dressed as Ubuntu and Enterprise Linux
 	@$(PYTHON) -m tests.lab mirror

@@ -30,7 +30,7 @@ FACTS = {
     "os_family": "Debian",
 }
 # Preflights that look at nothing but facts and the controller.
-PREFLIGHTS = ("exporters", "nginx_lb", "prometheus", "vllm")
+PREFLIGHTS = ("alertmanager", "exporters", "nginx_lb", "prometheus", "vllm")
 
 _NEWEST_PYTHON = "3.13"  # of the lab's image of Debian 13, for what needs more than the Python here
 
@@ -154,7 +154,8 @@ def judge(values: Values) -> None:
     assert set(values) == roles
     for role, variables in values.items():
         for name, value in variables.items():
-            if f"/roles/{role}/" in str(value):
-                assert Path(value).is_file(), f"{name}: there is no {value}"
+            for one in value if isinstance(value, list) else [value]:
+                if f"/roles/{role}/" in str(one):
+                    assert Path(one).is_file(), f"{name}: there is no {one}"
     release = values["vllm"]["_vllm_release"]
     assert release.startswith(values["vllm"]["vllm_version"] + "-")

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMON = ("tests/lab/*", "tests/fake_nvml/*", "requirements-dev.txt", "galaxy.yml", "meta/runtime.yml")
 _STAND_IN = {"tests/stand_in/*", "plugins/module_utils/_releases/options.py"}  # its command line is that table
 _TESTS_OF_THE_LAB = "tests/lab/test_*.py"
+_PROGRAMS = "http://172.29.250.2/github.com"  # where the lab's mirror has them
 _NAME = re.compile(r"\bgpuhosts\.vllm\.(\w+)\b")  # of a role, a module, a filter
+_STAGE = re.compile(r"import_playbook: \.\./\.\./(playbooks/\S+)")
 _COLLECTION = "ansible_collections.gpuhosts.vllm."
 
 
@@ -47,6 +49,9 @@ def of_scenario(name: str, root: Path = ROOT) -> list[str]:
             text = path.read_text()
             if re.search("/stand[-_]in", text):
                 patterns |= _STAND_IN
+            stages = {found for found in _STAGE.findall(text) if (root / found).is_file()}
+            patterns |= stages | ({"tests/hub.py"} if "tests/hub.py" in text else set())
+            text += "".join((root / stage).read_text() for stage in sorted(stages))
             for found in set(_NAME.findall(text)) - names:
                 names.add(found)
                 if (root / "roles" / found).is_dir():
@@ -54,6 +59,11 @@ def of_scenario(name: str, root: Path = ROOT) -> list[str]:
                     todo.append(root / "roles" / found)
                 patterns |= of_plugin(found, root)
     return [*sorted(patterns), f"!{_TESTS_OF_THE_LAB}"]
+
+
+def has_programs(name: str, root: Path = ROOT) -> bool:
+    """Whether a scenario of Molecule installs what tests/lab/programs builds."""
+    return any(_PROGRAMS in path.read_text() for path in (root / "molecule" / name).rglob("*.yml"))
 
 
 def of_plugin(name: str, root: Path = ROOT) -> set[str]:

@@ -31,6 +31,14 @@ GREEN = CACHE / "green"  # name of a phase -> what it depended on when it last p
 AT_ONCE = 2
 EVERYTHING = ("*",)
 _LAB = ("roles/*", "plugins/*", "playbooks/*", "inventories/lab/*", "ansible.cfg", "tests/stand_in/*", *inputs.COMMON)
+_RULES = (
+    "plugins/plugin_utils/alerts/*",
+    "docs/alerts/*",
+    "tests/rules/*",
+    "tests/tools/docs.py",
+    "tests/lab/programs/*",
+    "requirements-dev.txt",
+)
 _QUIET_SECONDS = 30  # without a word from any phase: say what runs
 _LAST_LINES = 40
 
@@ -46,6 +54,7 @@ class Phase:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     files: tuple[str, ...] = ()  # patterns of inputs.matching
+    aside: bool = False  # at a low priority, in nobody's place
 
 
 def phases(scenarios: Sequence[str]) -> dict[str, Phase]:
@@ -53,17 +62,31 @@ def phases(scenarios: Sequence[str]) -> dict[str, Phase]:
     lab = (PYTHON, "-m", "tests.lab")
     pytest = (PYTHON, "-m", "pytest")
     found = [
+        Phase("programs", (*lab, "programs"), aside=True),
         Phase("mirror", (*lab, "mirror")),
         Phase("unit", ("make", "unit"), files=EVERYTHING),
         Phase("lab hosts", (*lab, "fresh"), needs=("mirror",)),
-        Phase("lab", (*pytest, "tests/lab", "--durations=10"), needs=("lab hosts",), files=_LAB),
+        Phase("lab", (*pytest, "tests/lab", "--durations=10"), needs=("lab hosts", "programs"), files=_LAB),
+        Phase(
+            "cluster",
+            (*pytest, "tests/cluster", "--durations=10"),
+            needs=("lab hosts",),  # which begins with a new SSH key
+            files=("tests/cluster/*", *_LAB),
+        ),
+        Phase(
+            "alerts",
+            (*pytest, "tests/alerts", "--durations=10"),
+            needs=("lab hosts", "programs"),
+            files=("tests/alerts/*", *_LAB),
+        ),
         Phase("lint", ("make", "lint"), files=EVERYTHING),
+        Phase("rules", (*pytest, "tests/rules"), needs=("programs",), files=_RULES),
         Phase("artifact", (*pytest, "tests/artifact"), needs=("mirror",), files=EVERYTHING),  # images of hosts
         *(
             Phase(
                 f"molecule {name}",
                 ("make", "molecule", f"SCENARIOS={name}"),
-                needs=("mirror",),
+                needs=("mirror", "programs") if inputs.has_programs(name) else ("mirror",),
                 files=tuple(inputs.of_scenario(name)),
             )
             for name in scenarios
@@ -90,9 +113,17 @@ def with_needs(names: Iterable[str], known: Mapping[str, Phase]) -> list[str]:
 
 
 def startable(waiting: Sequence[str], running: Iterable[str], known: Mapping[str, Phase]) -> Iterator[str]:
-    """Those whose needs are neither waiting nor running any more."""
-    open_ones = {*waiting, *running}
-    return (name for name in waiting if not open_ones & set(known[name].needs))
+    """Those whose needs are neither waiting nor running any more, as many as there are places."""
+    running = set(running)
+    places = AT_ONCE - sum(not known[name].aside for name in running)
+    for name in waiting:
+        if running.union(waiting) & set(known[name].needs):
+            continue
+        if known[name].aside:
+            yield name
+        elif places > 0:
+            places -= 1
+            yield name
 
 
 class Job:
@@ -163,7 +194,7 @@ def run(names: Sequence[str], known: Mapping[str, Phase], keys: Mapping[str, str
     last_word = time.monotonic()
     try:
         while waiting or running:
-            for name in list(startable(waiting, running, known))[: AT_ONCE - len(running)]:
+            for name in list(startable(waiting, running, known)):
                 waiting.remove(name)
                 print(f"=== {name}: {' '.join(known[name].command)}", flush=True)
                 running[name] = Job(known[name])

@@ -14,6 +14,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.calibration 
     Measurement,
     read_measurements,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.adapters import with_adapters
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.describe import described_hosts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import Accounts
@@ -24,6 +25,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.table impor
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.versions import DEFAULT_VERSION
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.facts import check_facts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.tracing import traced
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.decision import Decision
 
 _INSTANCE = {
@@ -38,6 +40,7 @@ _INSTANCE = {
 _HOST = {
     "name": {"type": "str", "required": True},
     "address": {"type": "str", "required": True},
+    "cluster_address": {"type": "str", "default": ""},
     "gpu_facts": {"type": "dict", "required": True},
     "model_facts": {"type": "dict", "default": {}},
     "instances": {"type": "list", "elements": "dict", "default": [], "options": _INSTANCE},
@@ -56,6 +59,7 @@ class ActionModule(Decision):
         "model_facts": {"type": "dict", "default": {}},
         "calibration": {"type": "path"},
         "engine_environment": {"type": "dict", "default": {}},
+        "traces_endpoint": {"type": "str", "default": ""},
         "pin_kv_cache": {"type": "bool", "default": True},
         "base_port": {"type": "int", "default": BASE_PORT},
     }
@@ -87,6 +91,7 @@ def _planned(given: Mapping[str, Any]) -> dict[str, Any]:
         hosts = described_hosts(given["described_hosts"])
         groups = {"gpu_hosts": [host["name"] for host in hosts]}
     wishes, warnings = read_wishes(given["models"], version, groups, given["engine_environment"])
+    wishes = traced(wishes, given["traces_endpoint"])
     check_facts(facts)
     known = measurements(given["calibration"]) if given["calibration"] else []
     if given["calibration"] and not known:
@@ -96,10 +101,11 @@ def _planned(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     if hosts is None:
         return {"warnings": warnings}
+    wishes, doubts = with_adapters(wishes, facts, version or DEFAULT_VERSION)
     accounts = Accounts(facts, version or DEFAULT_VERSION, Calibration(known), given["engine_environment"])
     records = [Host.from_dict(host) for host in hosts]
     plan = plan_fleet(wishes, records, given["base_port"], Sizer(accounts), pin_kv_cache=given["pin_kv_cache"])
-    plan["warnings"] = warnings + plan["warnings"]
+    plan["warnings"] = warnings + doubts + plan["warnings"]
     shown = [{key: host[key] for key in ("name", "address", "gpu_facts", "instances")} for host in hosts]
     return {"plan": plan, "hosts": shown, "table": format_table(plan)}
 
@@ -109,7 +115,7 @@ def known_models(hosts: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, A
     known: dict[str, Mapping[str, Any]] = {}
     for host in sorted(hosts, key=lambda host: str(host["name"])):
         for model, facts in host.get("model_facts", {}).items():
-            if "config" not in known.get(model, {}) and ("config" in facts or model not in known):
+            if "problem" in known.get(model, {"problem": ""}) and ("problem" not in facts or model not in known):
                 known[model] = facts
     return known
 

@@ -20,4 +20,12 @@ options:
     description: What to ask.
     type: str
     default: Say hello.
+  task:
+    description:
+      - What the model does, and so what it is asked. That is a text for V(generate), a vector for V(embed), how well
+        two texts belong together for V(score), what a text is for V(classify), and the words of a short recording for
+        V(transcribe).
+    type: str
+    default: generate
+    choices: [generate, embed, score, classify, transcribe]
 """

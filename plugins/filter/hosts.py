@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import addresses_of
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import hosts, reachable
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import containers, hosts, nodes, reachable, stores
 
 HostVars = Mapping[str, Mapping[str, Any]]
 
@@ -37,6 +38,7 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
             {
                 "name": name,
                 "address": address(name, hostvars),
+                "cluster_address": hostvars[name].get("fleet_cluster_address") or "",
                 "gpu_facts": facts["gpu_facts"],
                 "model_facts": facts.get("model_facts", {}),
                 "instances": placed.get("instances", []),
@@ -50,12 +52,47 @@ def reach_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
     return reachable.mistakes(names, hostvars, addresses_of)
 
 
-def host_targets(names: Iterable[str], hostvars: HostVars, port: int | None = None) -> list[dict[str, Any]]:
-    """Prometheus file_sd groups, one a host, for what listens on ``port`` of its address, or for node_exporter."""
-    ports = {name: port or hosts.setting("exporters_node_port", hostvars[name]) for name in names}
+def has_containers(name: str, hostvars: HostVars) -> bool:
+    """Whether a host gets Docker and NVIDIA's toolkit: ``hardware_containers``, else where a model may need them."""
+    return containers.has_containers(name, hostvars[name])
+
+
+def container_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
+    """What keeps models with ``runtime: docker`` from running, a sentence or two each."""
+    return containers.mistakes(names, hostvars)
+
+
+def store_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
+    """What keeps models from coming to the hosts, as far as variables tell, a sentence or two each."""
+    return stores.mistakes(list(names), hostvars)
+
+
+def host_targets(
+    names: Iterable[str], hostvars: HostVars, setting: str = "exporters_node_port"
+) -> list[dict[str, Any]]:
+    """Prometheus file_sd groups, one a host, for what listens on the port that a variable of the host says."""
+    ports = {name: hosts.setting(setting, hostvars[name]) for name in names}
     return [
         {"targets": [f"{address(name, hostvars)}:{ports[name]}"], "labels": {"host": name}} for name in sorted(ports)
     ]
+
+
+def reports_beside(inventory_dir: str, sources: Iterable[str]) -> str:
+    """Where reports of an inventory are kept: beside what ``-i`` names.
+
+    A directory named there is read whole as inventory, so they are never below it.
+    """
+    own = Path(inventory_dir)
+    read_whole = [Path(source) for source in sources if Path(source) in (own, *own.parents)]
+    if not read_whole:
+        return str(own / "reports")
+    outermost = min(read_whole, key=lambda path: len(path.parts))
+    return str(outermost.parent / "reports" / outermost.name)
+
+
+def node_mistakes(plan: Mapping[str, Any], hostvars: HostVars) -> list[str]:
+    """What keeps the nodes of planned instances from working together, a sentence or two each."""
+    return nodes.mistakes(plan, hostvars)
 
 
 class FilterModule:
@@ -65,7 +102,12 @@ class FilterModule:
         """The filters by name."""
         return {
             "address": address,
+            "container_mistakes": container_mistakes,
             "fleet_hosts": fleet_hosts,
+            "has_containers": has_containers,
             "host_targets": host_targets,
+            "node_mistakes": node_mistakes,
             "reach_mistakes": reach_mistakes,
+            "reports_beside": reports_beside,
+            "store_mistakes": store_mistakes,
         }

@@ -49,6 +49,47 @@ def left_without_server(instances: Sequence[Mapping[str, Any]], without: Iterabl
     )
 
 
+def spanning_instances(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The planned instances that have nodes on several hosts, each with ``id``, ``model`` and ``host_names``."""
+    return [
+        {
+            "id": instance["id"],
+            "model": instance["model"],
+            "host_names": [node["host"] for node in instance["nodes"]],
+        }
+        for instance in plan["instances"]
+        if len(instance["nodes"]) > 1
+    ]
+
+
+def bound_to(names: Iterable[str], instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """These hosts, and those that share an instance with one of them, or with one that does."""
+    found = set(names)
+    while True:
+        more = {
+            host
+            for instance in instances
+            if found.intersection(instance["host_names"])
+            for host in instance["host_names"]
+        }
+        if more <= found:
+            return sorted(found)
+        found |= more
+
+
+def cut_by(instances: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    """The instances of which only a part is on these hosts, each with ``id``, and ``outside``, its other hosts."""
+    inside = set(names)
+    found: dict[str, set[str]] = {}
+    for instance in instances:
+        found.setdefault(instance["id"], set()).update(instance["host_names"])
+    return [
+        {"id": name, "outside": sorted(hosts - inside)}
+        for name, hosts in sorted(found.items())
+        if hosts & inside and hosts - inside
+    ]
+
+
 def gpu_differences(gpus: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> list[str]:
     """How the GPUs of a host differ from what they were, one line each; both as in the fact ``gpu_facts``."""
     return list(_differences(gpus, before))
@@ -88,10 +129,13 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """The filters by name."""
         return {
+            "bound_to": bound_to,
+            "cut_by": cut_by,
             "gpu_differences": gpu_differences,
             "gpus_to_remember": gpus_to_remember,
             "left_without_server": left_without_server,
             "running_instances": running_instances,
             "server": server,
+            "spanning_instances": spanning_instances,
             "waves": rollout_waves,
         }

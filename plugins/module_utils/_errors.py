@@ -11,8 +11,10 @@
     ├── CalibrationError     what was kept as calibration is none
     ├── DriverError          a driver that cannot be installed on a host as it was asked for
     ├── ContainersError      a Docker Engine or container toolkit that a host cannot have as it was asked for
+    ├── EngineError          an engine that a host cannot have as it was asked for
     ├── AccessError          a firewall or SELinux that a host cannot have as a service needs it
     ├── ArchiveError         an archive of an upstream release that cannot be had, or is another one
+    ├── ModelStoreError      a model that cannot be had, or that a host has no place for
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
     ├── BusyError            an engine has requests left when the time is up
     ├── BindingMissingError  there is no pynvml to talk to NVML with
@@ -36,9 +38,11 @@ __all__ = [
     "ConfigFileError",
     "ContainersError",
     "DriverError",
+    "EngineError",
     "FleetError",
     "KvCacheError",
     "ModelConfigError",
+    "ModelStoreError",
     "NotReadyError",
     "PlacementError",
     "RefusedError",
@@ -104,12 +108,24 @@ class ContainersError(FleetError):
     """An engine or a toolkit that cannot be as asked for; the message names the host, the reason and what to do."""
 
 
+class EngineError(FleetError):
+    """An engine that a host cannot have as asked for; the message names the instance, the reason and what to do."""
+
+
 class AccessError(FleetError):
     """A firewall or SELinux that cannot be as a service needs it; the message says why and what to do."""
 
 
+class NetworkError(FleetError):
+    """The nodes of an instance could not reach each other; the message says why and what to do."""
+
+
 class ArchiveError(FleetError):
     """An archive that cannot be had or is not the one that was asked for; the message names it."""
+
+
+class ModelStoreError(FleetError):
+    """A model that cannot be had, or that a host has no place for; the message says why and what to do."""
 
 
 class NotReadyError(FleetError):

@@ -24,6 +24,21 @@ options:
     description: Whether this run has changed packages of the driver.
     type: bool
     default: false
+  gpus:
+    description:
+      - Whether to read the GPUs as well, as M(gpuhosts.vllm.gpu_facts) does, which would take a second task.
+    type: bool
+    default: false
+  models:
+    description:
+      - Models of which those that are directories are read as well, as M(gpuhosts.vllm.model_facts) does with
+        C(only=directory) and C(required=false), which would take a third.
+    type: list
+    elements: raw
+    default: []
+  binding:
+    description: The packed pynvml. The action plugin of this module sets it; leave it alone.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -54,7 +69,10 @@ say:
   type: list
   elements: str
 ansible_facts:
-  description: Facts under the key C(driver_facts), those of M(gpuhosts.vllm.driver_facts).
+  description:
+    - Facts under the key C(driver_facts), those of M(gpuhosts.vllm.driver_facts), and with O(gpus) under the key
+      C(gpu_facts) those of M(gpuhosts.vllm.gpu_facts), with O(models) under the key C(model_facts) those of
+      M(gpuhosts.vllm.model_facts).
   returned: success
   type: dict
 """
@@ -63,7 +81,10 @@ import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import DriverError, FleetError
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import (
+    DriverError,
+    FleetError,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver, read_driver
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_plan import (
     Host,
@@ -78,6 +99,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver_state i
     offered_versions,
     query,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import HubOptions, read_models, sources
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_for
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.planned import ARGUMENTS, wishes_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.platform import find_platform, resolve
@@ -137,6 +160,9 @@ def main() -> None:
             **ARGUMENTS,
             "ask": {"type": "bool", "default": False},
             "changed": {"type": "bool", "default": False},
+            "gpus": {"type": "bool", "default": False},
+            "models": {"type": "list", "elements": "raw", "default": []},
+            "binding": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -146,6 +172,11 @@ def main() -> None:
         module.fail_json(msg=str(error))
     driver = read_driver()
     facts = {"driver_facts": driver.to_dict()}
+    if module.params["gpus"]:
+        facts["gpu_facts"] = read_for(module).to_dict()
+    if module.params["models"]:
+        models = sources(module.params["models"], "directory")
+        facts["model_facts"] = read_models(models, HubOptions(), required=False)
     if wishes.source == "none":
         there = f"driver {driver.library_version}" if driver.library_version else "no driver"
         pending = f" A reboot is pending: {driver.reboot_reason}." if driver.reboot_pending else ""

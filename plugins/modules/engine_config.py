@@ -13,11 +13,18 @@ description:
     in. Starts and stops nothing.
   - A directory outside O(home) that an instance's environment names for it to write to, such as E(HF_HOME), is opened
     for it in its sandbox, and made for O(user) where it is missing. The module fails where O(user) may not write to it.
+  - The module fails where a container of Docker that is somebody else's has the name of an instance's, C(vllm-ID).
+  - The nodes of an instance that spans hosts are told the interface that has their address, unless O(environment) or
+    the instance's own says otherwise. The module fails where none has it.
   - An instance waits at its start for its model, these directories, O(home) and O(link), which may be mounted late.
+  - An instance that takes LoRA adapters has them in a file of their own, for which it does not restart; see the option
+    C(adapters) of M(gpuhosts.vllm.engine_ready).
+  - Every instance has a file with what its keeper is started from, the main process of its unit.
   - New options replace the old ones only when O(check) accepts them. It is asked about all of them before anything is
     written, in check mode as well where it is installed.
   - The files of an instance that is not wanted any more go when its unit neither runs nor would start at the next boot.
-  - Opens the ports of the instances, as O(access) says, and closes those of instances that are gone.
+  - Opens the ports of the instances, as O(access) says, those between its nodes to the other hosts of an instance, and
+    closes those of instances that are gone.
 extends_documentation_fragment:
   - gpuhosts.vllm.attributes
   - gpuhosts.vllm.access
@@ -53,7 +60,7 @@ options:
     type: path
     required: true
   runtime_directory:
-    description: Where systemd makes a directory for every instance that it starts.
+    description: Where systemd makes a directory for every instance; its unit leaves a file V(started) there.
     type: path
     default: /run/vllm
   fact_file:
@@ -80,6 +87,30 @@ options:
     description: Comment at the top of every file.
     type: str
     default: ""
+  programs:
+    description: What the unit starts besides a release, content by path.
+    type: dict
+    default: {}
+  times:
+    description: What the keeper of an instance goes by, in seconds.
+    type: dict
+    suboptions:
+      shutdown:
+        description: That requests in flight get when an engine stops.
+        type: int
+        default: 60
+      dead:
+        description: Of silence, after which a node counts as lost.
+        type: int
+        default: 20
+      hang:
+        description: Without a token, after which an engine counts as hung.
+        type: int
+        default: 90
+      start:
+        description: That an engine may take until it is healthy.
+        type: int
+        default: 1800
   unit_file:
     description: Where the unit of all instances lies.
     type: path
@@ -104,6 +135,41 @@ options:
     type: list
     elements: str
     required: true
+  containers:
+    description: What instances with C(runtime) V(docker) are started with; needed where there is one.
+    type: dict
+    suboptions:
+      image:
+        description: Name of their image on the host.
+        type: str
+        required: true
+      wrapper:
+        description: Which of O(programs) is the main process of such an instance.
+        type: path
+        required: true
+      check:
+        description: Python program that must accept new options; it runs in the image, with the path of a file.
+        type: str
+        required: true
+      gpus:
+        description: How Docker hands out GPUs.
+        type: str
+        choices: [cdi, legacy]
+        default: cdi
+      stop:
+        description: Seconds that Docker gives such an engine when it is Docker itself that stops.
+        type: int
+        default: 120
+      mounts:
+        description: Directories besides those of the options that they may read.
+        type: list
+        elements: path
+        default: []
+  host:
+    description:
+      - The name of this host in the plan. With it every instance is asked once, as M(gpuhosts.vllm.engine_ready) asks,
+        where there is nothing to do, which would take a task of its own.
+    type: str
   only_prepared:
     description: Whether to do nothing, and return nothing to do, where the host is not RV(prepared).
     type: bool
@@ -135,7 +201,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 prepared:
-  description: Whether the release is completely installed, and user and group are there as they shall be.
+  description: Whether the release is completely installed, the image is there, and user and group are as they shall be,
+    each where an instance needs it.
   returned: success
   type: bool
 differs:
@@ -155,7 +222,7 @@ access:
   elements: str
   sample: ["firewalld: TCP port 8000 for 10.0.0.2 is open"]
 restart:
-  description: Instances that run from older files.
+  description: Instances that run, or wait at their start, from older files.
   returned: success
   type: list
   elements: str
@@ -170,6 +237,14 @@ remove:
   returned: success
   type: list
   elements: str
+answers:
+  description:
+    - What M(gpuhosts.vllm.engine_ready) returns of every instance, with its C(id) and the C(rank) of its C(node) in
+      C(item).
+    - Empty without O(host), where there is something to do, where one may have adapters, and unless all answer at once.
+  returned: success
+  type: list
+  elements: dict
 disturbed:
   description: Instances that run and have to stop, because they are to restart or not wanted any more.
   returned: success
@@ -178,47 +253,50 @@ disturbed:
   sample: [llama-3.3-70b-1]
 """
 
-import json
-import os
 import pwd
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.answer import answers_at_once
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import (
     Unit,
-    environment_file,
-    local_fact,
-    options_file,
     units_from_properties,
     work_to_do,
 )
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.directories import (
-    drop_in,
-    is_below,
-    unusable,
-    written,
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.container import DOCKER_FAILED, check_words
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.files import (
+    Source,
+    of_instance,
+    wanted_directories,
+    wanted_files,
+    without_use,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.network import openings
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.refusals import refuse
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.start import ARGUMENTS as ARGUMENTS_OF_CONTAINERS
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.start import in_container, runtime_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import AccessError, FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import has_image
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
-    Directory,
-    File,
-    closed_to,
     diff_of,
     gid,
-    is_directory,
-    may_write,
+    newest,
+    switch,
     unchecked,
-    unmounted,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.systemd import refusal
 
+TIMES: dict[str, dict[str, Any]] = {
+    "shutdown": {"type": "int", "default": 60},
+    "dead": {"type": "int", "default": 20},
+    "hang": {"type": "int", "default": 90},
+    "start": {"type": "int", "default": 1800},
+}
 SPEC: dict[str, dict[str, Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
     "environment": {"type": "dict", "default": {}},
@@ -232,128 +310,68 @@ SPEC: dict[str, dict[str, Any]] = {
     "home": {"type": "path", "required": True},
     "shell": {"type": "path", "default": "/usr/sbin/nologin"},
     "header": {"type": "str", "default": ""},
+    "programs": {"type": "dict", "default": {}},
+    "times": {"type": "dict", "apply_defaults": True, "options": TIMES},
     "unit_file": {"type": "path", "required": True},
     "unit": {"type": "str", "required": True},
     "needrestart_file": {"type": "path"},
     "link": {"type": "path", "required": True},
     "release": {"type": "path", "required": True},
     "check": {"type": "list", "elements": "str", "required": True},
+    "containers": {"type": "dict", "options": ARGUMENTS_OF_CONTAINERS},
+    "host": {"type": "str"},
     "only_prepared": {"type": "bool", "default": False},
     "access": {"type": "dict", "options": ARGUMENTS},
 }
 ROOT = Path("/")
 
 
-# Perl, as its own configuration: it would restart a service whose libraries were updated, whatever it is doing.
-NEEDRESTART = "$nrconf{override_rc}{qr(^vllm@.+[.]service)} = 0;\n"
-
-
-@dataclass(frozen=True)
-class Source(File):
-    """A file that instances are started from."""
-
-    instance: str | None = ""  # "": every one is, None: none
-    options: bool = False  # the argument parser of the release has to accept it
-    unit: bool = False  # systemd has to accept it
-    secret: bool = False  # no diff shows it
+def uses_release(given: dict[str, Any]) -> bool:
+    """Whether an instance is started from the release; a host without instances has it for those that come."""
+    return not given["instances"] or not all(map(in_container, given["instances"]))
 
 
 def is_prepared(given: dict[str, Any]) -> bool:
-    """Whether the release is completely installed, and the account is there as it shall be."""
+    """Whether what instances are started from is completely installed, and the account is there as it shall be."""
     try:
         account = pwd.getpwnam(given["user"])
     except KeyError:
         return False
     found = (account.pw_gid, account.pw_dir, account.pw_shell)
     expected = (gid(given["group"]), given["home"], given["shell"])
-    return found == expected and Path(given["release"], ".complete").exists()
+    installed = not uses_release(given) or Path(given["release"], ".complete").exists()
+    return found == expected and installed and (not any(map(in_container, given["instances"])) or image_is_there(given))
 
 
-def variables_of(instance: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The environment of an instance, without secrets."""
-    return {**given["environment"], **instance.get("env", {})}
+def image_is_there(given: dict[str, Any]) -> bool:
+    """Whether Docker has the image."""
+    return has_image(ROOT, given["containers"]["image"])
 
 
-def opened(instance: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
-    """The directories outside its user's home that an instance is to write to, by what names them."""
-    named = written(instance["engine_args"], variables_of(instance, given))
-    return {name: path for name, path in named.items() if not is_below(path, given["home"])}
-
-
-def drop_in_path(name: str, given: dict[str, Any]) -> Path:
-    """Where systemd finds what is said of one instance beside the unit."""
-    unit = Path(given["unit_file"])
-    return unit.with_name(f"{unit.stem}{name}{unit.suffix}.d") / "places.conf"
-
-
-def wanted_directories(given: dict[str, Any]) -> list[Directory]:
-    """All directories, each as it shall be; those that instances write to only where they are missing."""
-    used = sorted({path for instance in given["instances"] for path in opened(instance, given).values()})
-    return [
-        Directory(Path(given["directory"]), 0o755),
-        Directory(Path(given["home"]), 0o750, given["user"], given["group"]),
-        Directory(Path(given["fact_file"]).parent, 0o755),
-        *(Directory(drop_in_path(instance["id"], given).parent, 0o755) for instance in given["instances"]),
-        *(Directory(Path(path), 0o750, given["user"], given["group"]) for path in used if not is_directory(Path(path))),
-    ]
-
-
-def wanted_files(given: dict[str, Any]) -> Iterator[Source]:
-    """All files, each as it shall be, the unit last: systemd looks whether what it is to start is there."""
-    header, directory, group = given["header"], Path(given["directory"]), given["group"]
-    for instance in given["instances"]:
-        name = instance["id"]
-        options = options_file(instance["engine_args"], header)
-        variables = environment_file(variables_of(instance, given), header)
-        yield Source(directory / f"{name}.yaml", 0o640, "root", group, options, name, options=True)
-        yield Source(directory / f"{name}.env", 0o640, "root", group, variables, name)
-        model, written_to = str(instance["engine_args"].get("model", "")), opened(instance, given).values()
-        needed = [given["link"], given["home"], *([model] if model.startswith("/") else []), *written_to]
-        yield Source(drop_in_path(name, given), 0o644, content=drop_in(needed, written_to, header), instance=name)
-    secrets = environment_file(given["secrets"], header)
-    yield Source(Path(given["secrets_file"]), 0o600, content=secrets, secret=True)
-    fact = json.dumps(local_fact(given["instances"]), indent=2) + "\n"
-    yield Source(Path(given["fact_file"]), 0o644, content=fact, instance=None)
-    needrestart = given["needrestart_file"]
-    if needrestart and Path(needrestart).parent.is_dir():
-        yield Source(Path(needrestart), 0o644, content=header + NEEDRESTART, instance=None)
-    yield Source(Path(given["unit_file"]), 0o644, content=given["unit"], unit=True)
+def asking(module: AnsibleModule, instance: dict[str, Any], candidate: Path) -> list[str]:
+    """The command that asks vLLM about a file; none where that vLLM is not installed yet, in check mode."""
+    given = module.params
+    if in_container(instance):
+        there = not module.check_mode or image_is_there(given)
+        return check_words(runtime_of(given), instance, given["containers"]["check"], str(candidate)) if there else []
+    there = not module.check_mode or all(Path(word).exists() for word in given["check"] if word.startswith("/"))
+    return [*given["check"], str(candidate)] if there else []
 
 
 def check_options(module: AnsibleModule, files: list[Source]) -> None:
     """Fail with the words of vLLM's own parser, unless it accepts the options."""
-    command = module.params["check"]
-    if module.check_mode and not all(Path(word).exists() for word in command if word.startswith("/")):
-        return  # the release is not installed yet
+    instances = {instance["id"]: instance for instance in module.params["instances"]}
     for file in files:
         candidate = Path(module.tmpdir, file.path.name)
         candidate.write_text(file.content, encoding="utf-8")
-        code, output, errors = module.run_command([*command, str(candidate)], expand_user_and_vars=False)
+        command = asking(module, instances[file.instance], candidate)
+        if not command:
+            continue
+        code, output, errors = module.run_command(command, expand_user_and_vars=False)
         if code:
             said = (errors or output).strip().replace(str(candidate), str(file.path))
-            module.fail_json(msg=f"{file.instance}: vLLM does not accept its options. Nothing was changed. {said}")
-
-
-def check_directories(module: AnsibleModule) -> None:
-    """Fail unless every instance can write where it is told to."""
-    user, group = module.params["user"], module.params["group"]
-    for instance in module.params["instances"]:
-        for name, path in opened(instance, module.params).items():
-            where = f"{instance['id']}: {name} is {path},"
-            reason = unusable(path)
-            if reason:
-                module.fail_json(msg=f"{where} and {reason}.")
-            place = unmounted(Path(path))
-            if place:
-                remedy = f"Mount it there with `mount {place}`, or take it out of /etc/fstab."
-                module.fail_json(msg=f"{where} and nothing is mounted at {place}, as /etc/fstab wants it. {remedy}")
-            place = closed_to(user, Path(path))
-            if place:
-                remedy = f"Let it with `chmod a+x {place}`, or name another directory."
-                module.fail_json(msg=f"{where} and the user {user} may not pass through {place}. {remedy}")
-            if is_directory(Path(path)) and not may_write(user, Path(path)):
-                remedy = f"Give it to the engines with `chown {user}:{group} {path}`, or name another directory."
-                module.fail_json(msg=f"{where} where the user {user} may not write. {remedy}")
+            refused = "vLLM does not accept its options" if code < DOCKER_FAILED else "no container of its image starts"
+            module.fail_json(msg=f"{file.instance}: {refused}. Nothing was changed. {said}")
 
 
 def check_unit(module: AnsibleModule, name: str, path: Path) -> None:
@@ -367,25 +385,17 @@ def look_at_units(module: AnsibleModule, names: set[str]) -> dict[str, Unit]:
     """The units of instances."""
     if not names:
         return {}
-    runtime = {name: Path(module.params["runtime_directory"], name) for name in names}
-    started = {name: path.stat().st_mtime for name, path in runtime.items() if path.exists()}
+    marks = {name: Path(module.params["runtime_directory"], name, "started") for name in names}
+    started = {name: path.stat().st_mtime for name, path in marks.items() if path.exists()}
     units = [f"vllm@{name}.service" for name in sorted(names)]
     command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *units]
     found = units_from_properties(module.run_command(command, check_rc=True)[1], started)
     return {name: found.get(name, Unit()) for name in names}
 
 
-def newest(paths: list[Path]) -> float:
-    """When the youngest of the paths was written, a link taken for itself; 0: there is none."""
-    return max((path.lstat().st_mtime for path in paths if os.path.lexists(path)), default=0)
-
-
-def switch(link: Path, release: str) -> None:
-    """Let the link point to the release, in one rename."""
-    new = link.with_name(f".{link.name}.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(release)
-    new.replace(link)
+def printed(module: AnsibleModule, command: list[str]) -> str:
+    """What a command prints."""
+    return str(module.run_command(command)[1])
 
 
 def remove(path: Path) -> None:
@@ -402,32 +412,35 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     directory, link = Path(given["directory"]), Path(given["link"])
     prepared = is_prepared(given)
     if given["only_prepared"] and not prepared:
-        lists: tuple[str, ...] = ("files", "access", "restart", "start", "remove", "disturbed")
+        lists: tuple[str, ...] = ("files", "access", "restart", "start", "remove", "disturbed", "answers")
         return {"changed": False, "prepared": False, "differs": False, **{name: [] for name in lists}}
 
     directories = [place for place in wanted_directories(given) if place.differs()]
-    check_directories(module)
+    refuse(given, ROOT)
     files = list(wanted_files(given))
     before = {file: file.before() for file in files}
     rewritten = [file for file in files if before[file] != file.content]
     disowned = [file for file in files if file not in rewritten and not file.is_owned()]
     points_to = str(link.readlink()) if link.is_symlink() else ""
-    switching = points_to != given["release"]
-    # Another release may refuse what the old one took.
-    check_options(module, [file for file in (files if switching else rewritten) if file.options])
+    switching = uses_release(given) and points_to != given["release"]
+    released = {instance["id"] for instance in given["instances"] if not in_container(instance)}
+    # Another release or image may refuse what the one before took.
+    anew = {name for name in wanted if any(file.starts(name) for file in rewritten)} | (
+        released if switching else set()
+    )
+    asked = {file.instance for file in rewritten if file.instance} | (released if switching else set())
+    check_options(module, [file for file in files if file.options and file.instance in asked])
 
     there = {path.stem for path in directory.glob("*.yaml")}
     units = look_at_units(module, wanted | there)
     gone = [name for name in sorted(there - wanted) if not (units[name].runs or units[name].enabled)]
-    # The .yaml goes last: it is what tells the next run that there is something to remove.
-    places = [(drop_in_path(name, given), directory / f"{name}.env", directory / f"{name}.yaml") for name in gone]
-    removed = [path for paths in places for path in paths if path.exists()]
+    removed = [path for name in gone for path in of_instance(name, given) if path.exists()] + without_use(given)
 
     diff = [diff_of(place.path, "", f"{place.path}/\n") for place in directories if not place.path.is_dir()]
     diff += [diff_of(file.path, before[file] or "", file.content) for file in rewritten if not file.secret]
     diff += [diff_of(link, f"{points_to}\n" if points_to else "", f"{given['release']}\n")] if switching else []
     diff += [diff_of(path, f"{path}\n", "") for path in removed]
-    access = look(ROOT, answer, given["access"], addresses_of)
+    access = look(ROOT, answer, given["access"], addresses_of, lambda: openings(given["instances"]))
     diff += access.diff
     if access.packages:
         raise AccessError(
@@ -449,12 +462,12 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
             remove(path)
         take([*access.selinux, *access.firewall])
 
-    everyone = switching or any(file.instance == "" for file in rewritten)
-    anew = wanted if everyone else {file.instance for file in rewritten if file.instance}
-    touched = {name: newest([link, *(file.path for file in files if file.instance in ("", name))]) for name in wanted}
+    sources = {name: [file.path for file in files if file.starts(name)] for name in wanted}
+    touched = {name: newest([*sources[name], *([link] if name in released else [])]) for name in wanted}
     work = work_to_do(wanted, units, touched, anew)
     written = [place.path for place in (*directories, *rewritten, *disowned)]
     changed = bool(written or switching or removed or access.says)
+    settled = not (changed or work.restart or work.start or work.remove)
     return {
         "changed": changed,
         "prepared": prepared,
@@ -465,6 +478,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         "start": work.start,
         "remove": work.remove,
         "disturbed": work.disturbed,
+        "answers": answers_at_once(partial(printed, module), given) if given["host"] and settled else [],
         "diff": diff,
     }
 

@@ -8,8 +8,9 @@ short_description: Wait until a vLLM instance really answers
 version_added: 0.1.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Waits, in this order, for the systemd unit, C(/health), the model in C(/v1/models), and a completion with text in
-    it. A healthy C(/health) alone proves little; engines were seen to crash on their first request.
+  - Waits, in this order, for the systemd unit, C(/health), the model in C(/v1/models), and an answer of the kind that
+    the model is for, such as a completion with text in it (option O(task)).
+  - A healthy C(/health) alone proves little; engines were seen to crash on their first request.
   - Returns the values that the engine has resolved for itself, to be compared with the plan.
   - Fails as soon as the unit does, or at the timeout, with the stage it came to and the first error that the journal
     shows since the unit's last start. The processes of vLLM that fail after it only say so; the end of the journal
@@ -24,13 +25,26 @@ options:
     type: str
     required: true
   url:
-    description: Where the instance listens, without C(/v1).
+    description:
+      - Where the instance listens, without C(/v1).
+      - Without it, on a node that has no API, the module waits until O(keeper_metrics) say that the instance answers.
     type: str
-    required: true
+  keeper_metrics:
+    description: File of the keeper of the node, which it writes anew whenever its state changes.
+    type: path
   timeout:
     description: Seconds that all stages together may take.
     type: int
     default: 900
+  adapters:
+    description:
+      - The LoRA adapters that the instance is to serve and no others, each with C(name) and C(source), the path of its
+        directory. Once it is ready, it loads and drops adapters without a restart, which takes
+        E(VLLM_ALLOW_RUNTIME_LORA_UPDATING) in its environment.
+      - Without the option nothing is said of adapters.
+    type: list
+    elements: dict
+    version_added: 0.2.0
   max_restarts:
     description: Restarts by systemd, since the module began to wait, after which the unit counts as crashing in a loop.
     type: int
@@ -51,7 +65,13 @@ stage:
   description: Stage that was reached.
   returned: always
   type: str
-  sample: completion
+  sample: answer
+adapters:
+  description: What was done about adapters.
+  returned: success
+  type: list
+  elements: str
+  sample: ["sql is served from /srv/adapters/sql"]
 seconds:
   description: Seconds that the module waited.
   returned: success
@@ -94,18 +114,17 @@ journal_command:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.adapters import reconcile
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.answer import (
+    REQUEST_SECONDS,
+    answer_of,
+    look_at_unit,
+)
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.evidence import Evidence, evidence_of, read_journal
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import QUESTION, OpenAiClient
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.ready import UnitState, boot_of, wait_until_ready
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
 
-REQUEST_SECONDS = 60  # of one request; a server that hangs is asked again until the time is up
 JOURNAL_LINES = "10000"  # of which the starts are that are looked at; one start of eight GPUs takes about a thousand
-
-
-def boot_time() -> float:
-    """When the clock was zero that systemd's monotonic timestamps go by, in seconds since 1970."""
-    return time.time() - time.monotonic()
 
 
 def failure(unit: str, error: NotReadyError, found: Evidence | None) -> dict[str, object]:
@@ -125,49 +144,39 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "unit": {"type": "str", "required": True},
-            "url": {"type": "str", "required": True},
+            "url": {"type": "str"},
+            "keeper_metrics": {"type": "path"},
             **QUESTION,
             "timeout": {"type": "int", "default": 900},
+            "adapters": {"type": "list", "elements": "dict"},
             "max_restarts": {"type": "int", "default": 2},
         },
+        required_one_of=[("url", "keeper_metrics")],
         supports_check_mode=True,
     )
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode contacts no engine")
     given = module.params
 
-    def look_at_unit() -> UnitState:
-        command = ["systemctl", "show", given["unit"], "--property=LoadState,ActiveState,Result,NRestarts,Job"]
-        return UnitState.from_properties(module.run_command(command, check_rc=True)[1])
+    def run(command: list[str]) -> str:
+        # A journal that cannot be read is no reason to fail.
+        return str(module.run_command(command, check_rc=command[0] == "systemctl")[1])
 
-    def look_at_boot() -> dict[str, str]:
-        # Not --timestamp=unix, which Ubuntu 22.04's systemctl does not know.
-        command = ["systemctl", "show", given["unit"], "--property=ActiveEnterTimestampMonotonic", "--value"]
-        since = int(int(module.run_command(command, check_rc=True)[1] or 0) / 1e6 + boot_time())
-        # What an engine that has served for months said after its start-up is of no interest.
-        span = ["--since", f"@{since}", "--until", f"@{since + given['timeout']}"]
-        command = ["journalctl", "-u", given["unit"], *span, "--no-pager", "-o", "cat"]
-        boot = boot_of(module.run_command(command)[1])
-        return {"boot": boot} if boot else {}
-
+    adapters: list[str] = []
     try:
-        ready = wait_until_ready(
-            OpenAiClient(given["url"], given["api_key"], min(REQUEST_SECONDS, given["timeout"])),
-            look_at_unit,
-            model=given["model"],
-            prompt=given["prompt"],
-            timeout_seconds=given["timeout"],
-            max_restarts=given["max_restarts"],
-        )
+        seconds = min(REQUEST_SECONDS, given["timeout"])
+        client = OpenAiClient(given["url"], given["api_key"], seconds) if given["url"] else None
+        answer = answer_of(run, client, given, given["timeout"])
+        if client and given["adapters"] is not None:
+            adapters = reconcile(client, given["adapters"])
     except NotReadyError as error:
         fields = "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID"
         command = ["journalctl", "-u", given["unit"], "-n", JOURNAL_LINES, "--no-pager", "--all", "-o", "json", fields]
-        entries = read_journal(module.run_command(command)[1])
-        module.fail_json(**failure(given["unit"], error, evidence_of(entries, look_at_unit().restarts)))
+        evidence = evidence_of(read_journal(run(command)), look_at_unit(run, given["unit"]).restarts)
+        module.fail_json(**failure(given["unit"], error, evidence))
     except ApiError as error:
         module.fail_json(msg=str(error))
-    effective = {**ready.effective, **look_at_boot()}
-    module.exit_json(changed=False, stage="completion", seconds=round(ready.seconds, 1), effective=effective)
+    module.exit_json(changed=bool(adapters), adapters=adapters, **answer)
 
 
 if __name__ == "__main__":

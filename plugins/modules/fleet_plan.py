@@ -29,7 +29,8 @@ options:
         V(latency), the widest tensor size inside the NVLink domain; or V(balanced), the next wider tensor size after
         the fewest GPUs. Without NVLink all three are V(throughput).
       - A model that fits no host gets a pipeline over alike hosts (GPU type, link and driver branch, numbers of GPUs).
-        So does a C(parallelism) of more GPUs than one host has; C(tensor) always stays inside one domain of one host.
+        So does a C(parallelism) of more GPUs than one host has. C(tensor) stays inside one domain of one host, unless
+        it is stated and no host has the GPUs; then it goes over hosts, with a warning.
       - C(context_length) (tokens) is what an instance must have memory for, V(auto) the model's own length or, if less
         fits, that. C(concurrency) (requests) is how many of them must fit at once, and the most that are let in.
       - C(gpu_memory_utilization) (above 0, up to 1) and C(kv_cache_dtype) are passed on to vLLM; V(auto) is 0.92, and
@@ -37,10 +38,11 @@ options:
       - C(port) (int) is where the instances of this model begin to count up on every host; without it they share the
         ports from O(base_port) on.
       - C(hosts) is a group, a host, or a list of these, that the model is restricted to.
-      - C(runtime) is V(systemd), C(executor) is V(auto) or V(mp), C(lora) is empty; there is nothing else in this
-        version.
+      - C(executor) is what joins the hosts of an instance, V(mp) or V(ray); V(auto) is V(mp).
+      - C(runtime) is V(systemd) or V(docker), C(lora) is empty; there is nothing else in this version.
       - C(extra_args) is a mapping of options of C(vllm serve), checked against the release in O(vllm_version),
         except those that the plan sets itself.
+      - C(tracing) (from 0 to 1) is the part of the requests that its engines trace; O(traces_endpoint) is where to.
       - C(env) is a mapping of environment variables for the engines.
     type: list
     elements: raw
@@ -58,6 +60,10 @@ options:
         description: Address by which the other hosts reach it, and on which the engines listen.
         type: str
         required: true
+      cluster_address:
+        description: Address by which the other nodes of its instances reach it. Empty means the same one.
+        type: str
+        default: ""
       gpu_facts:
         description: What M(gpuhosts.vllm.gpu_facts) returned for it.
         type: dict
@@ -143,6 +149,12 @@ options:
         are readable; each has a variable of the role vllm.
     type: dict
     default: {}
+  traces_endpoint:
+    description:
+      - Where the engines of models with C(tracing) send their spans by OTLP, V(http://HOST:4317) over gRPC or
+        V(https://HOST:4318/v1/traces) over HTTP.
+    type: str
+    default: ""
   pin_kv_cache:
     description:
       - Whether engines are told the size of their KV cache, C(kv-cache-memory-bytes), where the memory account is

@@ -9,14 +9,15 @@ short_description: The verdict on what probes of the fleet found
 version_added: 0.2.0
 author: gpuhosts maintainers (@gpuhosts)
 description:
-  - Says of completions that were streamed through the front doors, and of the targets that Prometheus has, whether all
+  - Says of what models answered through the front doors, and of the targets that Prometheus has, whether all
     is well.
   - A probe that failed, or a host that did not answer, is a failure in the verdict, and none of this module.
   - Runs on the controller; contacts no host and changes nothing.
 extends_documentation_fragment: gpuhosts.vllm.attributes
 options:
   completions:
-    description: Results of M(gpuhosts.vllm.chat_probe) in a loop, where C(item) is the front door and the model.
+    description:
+      - Results of M(gpuhosts.vllm.model_probe) in a loop, where C(item) is the front door and what was asked (C(name)).
     type: list
     elements: dict
     required: true
@@ -33,11 +34,12 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Stream a completion of every model through every front door
-  gpuhosts.vllm.chat_probe:
+- name: Ask every model through every front door
+  gpuhosts.vllm.model_probe:
     url: http://{{ item.0 }}
-    model: "{{ item.1 }}"
-  loop: "{{ front_doors | product(models) }}"
+    model: "{{ item.1.name }}"
+    task: "{{ item.1.task }}"
+  loop: "{{ front_doors | product(fleet_plan | gpuhosts.vllm.served_names) }}"
   register: completions
 
 - name: Judge
@@ -62,7 +64,7 @@ verdict:
       type: list
       elements: str
     completions:
-      description: One entry per front door and model, with C(ok), and the measured times and the text where it was.
+      description: One entry per front door and model, with C(ok), and the measured times and the answer where it was.
       type: list
       elements: dict
     targets:

@@ -70,23 +70,23 @@ ansible_facts:
           type: list
           elements: list
           sample: [[0, 1, 2, 3]]
+        rdma:
+          description:
+            - Ports for InfiniBand and RoCE, each with C(device), C(port), C(kind), V(InfiniBand) or V(RoCE), C(active),
+              C(cable) (the other end answers) and C(rate).
+          type: list
+          elements: dict
+          sample: [{device: mlx5_0, port: 1, kind: InfiniBand, active: true, cable: true, rate: 400 Gb/sec}]
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import WITHOUT_BINDING, read_host, unpack_binding
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_for
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={"binding": {"type": "str", "no_log": True}}, supports_check_mode=True)
-    if module.params["binding"]:
-        unpack_binding(module.params["binding"], module.tmpdir)
-    try:
-        host = read_host()
-    except BindingMissingError:
-        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=WITHOUT_BINDING))
-    module.exit_json(changed=False, ansible_facts={"gpu_facts": host.to_dict()})
+    module.exit_json(changed=False, ansible_facts={"gpu_facts": read_for(module).to_dict()})
 
 
 if __name__ == "__main__":

@@ -113,6 +113,12 @@ machine:
       description: Instances that the role vllm has put on the host.
       type: list
       elements: str
+    keepers:
+      description:
+        - What their keepers say, with C(id), C(state) (null when there is none), C(waits_for), C(epoch), and C(reason),
+          for which the epoch before ended.
+      type: list
+      elements: dict
     gpus_before:
       description: UUIDs of the GPUs when models were last served from the host; null where they never were.
       type: list
@@ -142,7 +148,7 @@ asked_epoch:
 import platform
 import sys
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
 FLOOR = (3, 9)  # of what is imported below
 
@@ -164,24 +170,14 @@ def main() -> None:
 
 
 def _look(module: AnsibleModule) -> dict[str, object]:
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import BindingMissingError
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import read_driver
     from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Wanted, read_machine
-    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import (
-        WITHOUT_BINDING,
-        read_host,
-        unpack_binding,
-    )
+    from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.nvml import read_for
 
     wanted = Wanted.from_dict(module.params["wanted"])
     if not wanted.gpu_host:
         return {"gpu": None, "driver": None, "machine": read_machine(wanted).to_dict()}
-    if module.params["binding"]:
-        unpack_binding(module.params["binding"], module.tmpdir)
-    try:
-        gpu = read_host()
-    except BindingMissingError:
-        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=WITHOUT_BINDING))
+    gpu = read_for(module)
     machine = read_machine(wanted, gpu.gpus)
     return {"gpu": gpu.to_dict(), "driver": read_driver().to_dict(), "machine": machine.to_dict()}
 

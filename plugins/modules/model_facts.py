@@ -94,6 +94,7 @@ ansible_facts:
           path: /srv/models/tiny-llama
           config: {architectures: [LlamaForCausalLM], hidden_size: 256, num_hidden_layers: 4}
           generation: {temperature: 0.6}
+          embeds: false
           chat_template: true
           tensors:
             - {name: model.embed_tokens.weight, dtype: BF16, shape: [2048, 256], count: 1, bytes: 1048576}
@@ -116,6 +117,9 @@ ansible_facts:
         generation:
           description: The content of C(generation_config.json); null without one.
           type: dict
+        embeds:
+          description: Whether C(modules.json) has a pooling module, as sentence-transformers has them for embeddings.
+          type: bool
         chat_template:
           description: Whether the model has a chat template.
           type: bool

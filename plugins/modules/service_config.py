@@ -57,9 +57,8 @@ options:
         type: path
         required: true
       content:
-        description: What it says.
+        description: What it says; by default what O(secrets) has for that path.
         type: str
-        required: true
       check:
         description: Command that must accept the new file, as a list of words, C(%s) in one of them being its path.
         type: list
@@ -70,6 +69,24 @@ options:
         type: str
         choices: [restart, reload, nothing]
         default: restart
+  secrets:
+    description:
+      - Files that nobody but root may read, content by path, as for C(LoadCredential=) of a unit.
+      - No diff and no log shows them. They are written before O(files), and the service is restarted for them.
+      - One that is among O(files), too, is checked and taken up as it says there, and written when its turn comes.
+    type: dict
+    default: {}
+  secrets_group:
+    description: A group that may read O(secrets), too.
+    type: str
+    default: root
+  alone_in:
+    description:
+      - Directories of which the service reads all files. Those that are neither in O(files) nor in O(secrets) are
+        removed, and the service is reloaded.
+    type: list
+    elements: path
+    default: []
   absent:
     description: Files that must not be there; of no concern to the service unless systemd reads them.
     type: list
@@ -80,6 +97,14 @@ options:
     type: list
     elements: str
     required: true
+  certificate:
+    description:
+      - The certificate in PEM that it shows at V(https) addresses, or that of the authority which has signed it.
+      - The name in it does not matter, because it is asked by its address. Without it, the system's are trusted.
+    type: path
+  login:
+    description: User and password, with a colon between them, that it wants to hear first.
+    type: str
   answer:
     description: What it then says; anything by default.
     type: str
@@ -87,6 +112,11 @@ options:
     description: Seconds until it answers at all of them.
     type: int
     default: 10
+  stamp:
+    description:
+      - An empty file whose time of change tells when the service was last found as it shall be, or brought there. Its
+        time is no change.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -138,11 +168,14 @@ steps:
   sample: [reload]
 """
 
+import base64
+import grp
+import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +205,28 @@ SPEC: dict[str, dict[str, Any]] = {
         "required": True,
         "options": {
             "path": {"type": "path", "required": True},
-            "content": {"type": "str", "required": True},
+            "content": {"type": "str"},
             "check": {"type": "list", "elements": "str", "default": []},
             "taken_up_by": {"type": "str", "choices": ["restart", "reload", "nothing"], "default": "restart"},
         },
     },
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "secrets_group": {"type": "str", "default": "root"},
+    "alone_in": {"type": "list", "elements": "path", "default": []},
     "absent": {"type": "list", "elements": "path", "default": []},
     "urls": {"type": "list", "elements": "str", "required": True},
+    "certificate": {"type": "path"},
+    "login": {"type": "str", "no_log": True},
     "answer": {"type": "str"},
     "timeout": {"type": "int", "default": 10},
+    "stamp": {"type": "path"},
     "access": {"type": "dict", "options": ARGUMENTS},
 }
 ROOT = Path("/")
 UNITS = Path("/etc/systemd/system")
 REQUEST_SECONDS = 5
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a service of this host needs no proxy
+NO_PROXY = urllib.request.ProxyHandler({})  # a service of this host needs none
+PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN of OpenSSL, which Python 3.9 has no name for
 
 
 @dataclass(frozen=True)
@@ -198,6 +238,14 @@ class Change:
     check: tuple[str, ...]
     taken_up_by: str
     goes: bool = False
+
+    @property
+    def diff(self) -> dict[str, str]:
+        """What Ansible shows of it."""
+        if self.file.mode != PUBLIC:
+            now = "" if self.goes else "(another secret)\n"
+            return diff_of(self.file.path, "" if self.before is None else "(a secret)\n", now)
+        return diff_of(self.file.path, self.before or "", self.file.content)
 
     def carry_out(self, check: Callable[[Path], None]) -> None:
         """Have it as it shall be."""
@@ -211,7 +259,7 @@ class Change:
         if self.before is None:
             self.file.path.unlink(missing_ok=True)
         else:
-            File(self.file.path, self.file.mode, content=self.before).write()
+            replace(self.file, content=self.before).write()
 
 
 class Service:
@@ -239,7 +287,8 @@ class Service:
                     new.unlink()
                     for earlier in done:
                         earlier.undo()
-                    said = (errors or output).strip().replace(str(new), str(change.file.path))
+                    said = "\n".join(filter(None, (output.strip(), errors.strip())))  # amtool says why in its output
+                    said = said.replace(str(new), str(change.file.path))
                     self.module.fail_json(msg=f"{change.file.path} stays as it is: {command[0]} refuses it. {said}")
 
             change.carry_out(check)
@@ -257,6 +306,7 @@ class Service:
     def wait(self) -> str:
         """Wait until the service answers everywhere; why it does not, or ""."""
         deadline = time.monotonic() + self.module.params["timeout"]
+        self.opener = opener(self.module.params["certificate"], self.module.params["login"])
         for url in self.module.params["urls"]:
             while problem := self.ask(url):
                 if time.monotonic() > deadline:
@@ -267,7 +317,7 @@ class Service:
     def ask(self, url: str) -> str:
         """Ask once; what is wrong with the answer, or ""."""
         try:
-            with DIRECT.open(url, timeout=REQUEST_SECONDS) as response:
+            with self.opener.open(url, timeout=REQUEST_SECONDS) as response:
                 text = response.read().decode(errors="replace")
         except (OSError, ValueError, urllib.error.URLError) as error:
             return str(error)
@@ -276,22 +326,61 @@ class Service:
 
 
 OK = (0, "", "")
+PUBLIC, SECRET, SHARED = 0o644, 0o600, 0o640
+
+
+def opener(certificate: str | None, login: str | None) -> urllib.request.OpenerDirector:
+    """What asks the service, believes that certificate, and says who asks."""
+    context = ssl.create_default_context(cafile=certificate)
+    if certificate:
+        context.check_hostname = False
+        context.verify_flags |= PARTIAL_CHAIN
+    asks = urllib.request.build_opener(NO_PROXY, urllib.request.HTTPSHandler(context=context))
+    if login:
+        asks.addheaders.append(("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"))
+    return asks
+
+
+def wanted(given: dict[str, Any]) -> Iterator[tuple[File, tuple[str, ...], str]]:
+    """The files, with their checks and what the service needs for them, in the order in which they are written."""
+    group, named = given["secrets_group"], {entry["path"] for entry in given["files"]}
+    mode = SECRET if group == "root" else SHARED
+    secrets = {path: File(Path(path), mode, group=group, content=text) for path, text in given["secrets"].items()}
+    for path, file in secrets.items():
+        if path not in named:
+            yield file, (), "restart"
+    for entry in given["files"]:
+        file = secrets.get(entry["path"]) or File(Path(entry["path"]), PUBLIC, content=entry["content"] or "")
+        yield file, tuple(entry["check"]), entry["taken_up_by"]
 
 
 def differing(given: dict[str, Any]) -> list[Change]:
     """The files that are not as they shall be."""
     changes = []
-    for entry in given["files"]:
-        file = File(Path(entry["path"]), 0o644, content=entry["content"])
+    for file, check, taken_up_by in wanted(given):
         before = file.before()
         if before != file.content or not file.is_owned():
-            taken_up_by = entry["taken_up_by"] if before != file.content else "nothing"
-            changes.append(Change(file, before, tuple(entry["check"]), taken_up_by))
-    for path in map(Path, given["absent"]):
-        if UNITS in path.parents and path.exists():
-            file = File(path, 0o644)
-            changes.append(Change(file, file.before(), (), "restart", goes=True))
-    return changes
+            changes.append(Change(file, before, check, taken_up_by if before != file.content else "nothing"))
+    absent = map(Path, given["absent"])
+    changes += [going(path, "restart") for path in absent if UNITS in path.parents and path.exists()]
+    ours = {file.path for file, _, _ in wanted(given)}
+    there = [path for directory in given["alone_in"] for path in sorted(Path(directory).glob("*"))]
+    return changes + [going(path, "reload") for path in there if path.is_file() and path not in ours]
+
+
+def going(path: Path, taken_up_by: str) -> Change:
+    """The end of a file, which comes back as it was where the service does not run without it."""
+    status = path.stat()
+    file = File(path, status.st_mode & 0o7777, group=name_of(status.st_gid))
+    return Change(file, file.before(), (), taken_up_by, goes=True)
+
+
+def name_of(gid: int) -> str:
+    """The name of a group; root's where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return "root"
 
 
 def to_remove(path: Path) -> bool:
@@ -302,12 +391,11 @@ def to_remove(path: Path) -> bool:
 def not_taken_up(given: dict[str, Any], state: State) -> Iterator[str]:
     """What the service needs for files that are as they shall be, and that it runs without."""
     now, booted = time.time(), time.time() - time.monotonic()
-    for entry in given["files"]:
-        path = Path(entry["path"])
-        written = path.stat().st_mtime if path.exists() else 0
+    for file, _, taken_up_by in wanted(given):
+        written = file.path.stat().st_mtime if file.path.exists() else 0
         # Of a file from the future nobody knows when it was written.
-        if written <= now and not state.has_taken_up(written - booted, entry["taken_up_by"]):
-            yield entry["taken_up_by"]
+        if written <= now and not state.has_taken_up(written - booted, taken_up_by):
+            yield taken_up_by
 
 
 def beside(release: str | None) -> list[Path]:
@@ -334,7 +422,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     removed = [path for path in map(Path, given["absent"]) if to_remove(path)]
     older = beside(given["release"])
     verbs = steps(service.state, [*(change.taken_up_by for change in changes), *not_taken_up(given, service.state)])
-    diff = [diff_of(change.file.path, change.before or "", change.file.content) for change in changes]
+    diff = [change.diff for change in changes]
     diff += [diff_of(path, f"{path}\n", "") for path in [*removed, *older]]
     diff += access.diff
     for warning in access.warnings:
@@ -361,6 +449,9 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         for path in older:
             remove_all(path)
         take(access.firewall)
+        if given["stamp"]:
+            make_directories(Path(given["stamp"]).parent)
+            Path(given["stamp"]).touch()
     return {
         "changed": bool(changes or removed or older or access.says or verbs),
         "missing": [],

@@ -11,9 +11,17 @@ __all__ = ["DEFAULTS", "address", "setting"]
 
 # What the roles take where the inventory says nothing; a test holds it against their defaults.
 DEFAULTS: dict[str, Any] = {
+    "alertmanager_listen_address": "127.0.0.1:9093",
+    "exporters_dcgm_port": 9400,
+    "exporters_gpu_source": "nvml",
+    "exporters_nginx_port": 9113,
     "exporters_node_port": 9100,
+    "fleet_alertmanager_url": "",
+    "fleet_observe": ["alertmanager", "exporters", "prometheus"],
+    "model_store_dir": "/srv/model-store",
     "nginx_lb_listen": ["80"],
     "prometheus_listen_address": "127.0.0.1:9090",
+    "prometheus_tls_certificate": "",
     "vllm_python": "auto",
     "vllm_root": "/opt/vllm",
     "vllm_state_dir": "/var/lib/vllm",

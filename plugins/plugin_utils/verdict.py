@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.text import counted
+
 __all__ = ["verdict"]
 
 Result = Mapping[str, Any]
 
-_COMPLETION = ("text", "chunks", "time_to_first_token_seconds", "seconds")
+_ANSWER = ("text", "chunks", "time_to_first_token_seconds", "seconds")
 
 
 def verdict(completions: Iterable[Result], targets: Iterable[Result], unreachable: Iterable[str]) -> dict[str, Any]:
     """Whether all is well.
 
-    ``completions`` are results of chat_probe whose ``item`` is the front door and the model, ``targets`` answers of
-    Prometheus whose ``item`` is its host, ``unreachable`` are hosts that could be asked nothing.
+    ``completions`` are results of model_probe whose ``item`` is the front door and what was asked there (``name``),
+    ``targets`` answers of Prometheus whose ``item`` is its host, ``unreachable`` are hosts that could be asked nothing.
 
     :returns: ``ok``, ``summary`` (one line), ``failures`` (one line each), ``completions`` (one per front door
         and model) and ``targets`` (one per Prometheus target).
@@ -24,11 +26,11 @@ def verdict(completions: Iterable[Result], targets: Iterable[Result], unreachabl
     failures = [f"{host}: it cannot be reached, so nothing was asked there" for host in sorted(unreachable)]
     streamed = [_completion(probe, failures) for probe in completions]
     if not streamed and not failures:
-        failures.append("No completion was asked for: there is no front door, or the plan has no model.")
+        failures.append("No model was asked: there is no front door, or no model in the plan that answers through one.")
     scraped = [entry for answer in targets for entry in _targets(answer, failures)]
     return {
         "ok": not failures,
-        "summary": f"{len(streamed)} completions streamed, {len(scraped)} Prometheus targets up",
+        "summary": f"{counted(len(streamed), 'answer')} through front doors, {len(scraped)} Prometheus targets up",
         "failures": failures,
         "completions": streamed,
         "targets": sorted(scraped, key=lambda target: str(target["url"])),
@@ -36,10 +38,11 @@ def verdict(completions: Iterable[Result], targets: Iterable[Result], unreachabl
 
 
 def _completion(probe: Result, failures: list[str]) -> dict[str, Any]:
-    front_door, model = probe["item"]
+    front_door, asked = probe["item"]
+    model = asked["name"]
     entry = {"front_door": front_door, "model": model, "ok": not probe.get("failed")}
     if entry["ok"]:
-        return {**entry, **{key: probe[key] for key in _COMPLETION}}
+        return {**entry, **{key: probe[key] for key in _ANSWER}}
     failures.append(f"{front_door}: {model}: {probe.get('msg', 'failed')}")
     return entry
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Disk, Port, Wanted
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import sources
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_store import place_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.ports import BASE_PORT
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
@@ -46,7 +47,7 @@ def wanted(
         spans = any(map(_may_span, models))
     sizes = {model: facts.get("safetensors_bytes") for model, facts in model_facts.items()}
     disks = [Disk("/var", OTHERS_GIB, "packages, logs and metrics")]
-    disks += _model_disks(models, sizes, settings["vllm_state_dir"], largest=not plan)
+    disks += _model_disks(models, sizes, settings, largest=not plan)
     if gpu_host:
         root = settings["vllm_root"]
         release = requirements_of(settings["vllm_version"]) or REQUIREMENTS[-1]
@@ -79,13 +80,19 @@ def _engine_port(number: int, own: str) -> Port:
 
 
 def _service_ports(groups: Sequence[str], settings: Mapping[str, Any], own: str) -> Iterator[Port]:
-    yield Port(int(settings["exporters_node_port"]), ("prometheus-node-exporter.service",), "node_exporter", own)
+    observed = settings["fleet_observe"]
+    if "exporters" in observed:
+        yield Port(int(settings["exporters_node_port"]), ("prometheus-node-exporter.service",), "node_exporter", own)
+    if "exporters" in observed and "gpu_hosts" in groups and settings["exporters_gpu_source"] == "dcgm":
+        yield Port(int(settings["exporters_dcgm_port"]), ("nvidia-dcgm-exporter.service",), "dcgm-exporter", own)
     if "load_balancers" in groups:
         for listen in [*settings["nginx_lb_listen"], NGINX_STATUS]:
             place = str(listen).split()[0]
             if not place.startswith("unix:"):
                 yield _port(place, "nginx.service", "NGINX", 80)
-    if "monitoring" in groups:
+    if "monitoring" in groups and "alertmanager" in observed and not settings["fleet_alertmanager_url"]:
+        yield _port(settings["alertmanager_listen_address"], "alertmanager.service", "Alertmanager", 9093)
+    if "monitoring" in groups and "prometheus" in observed:
         yield _port(settings["prometheus_listen_address"], "prometheus.service", "Prometheus", 9090)
 
 
@@ -99,19 +106,24 @@ def _port(place: str, unit: str, purpose: str, default: int) -> Port:
 
 
 def _model_disks(
-    models: Sequence[Mapping[str, Any]], sizes: Mapping[str, int | None], state_dir: str, *, largest: bool
+    models: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int | None],
+    settings: Mapping[str, Any],
+    *,
+    largest: bool,
 ) -> list[Disk]:
-    """Room for the models of the hub, in the cache that the engines use; a directory is there already."""
-    cache = f"{state_dir}/huggingface/hub"
-    disks = [
-        Disk(
-            path=cache,
-            gib=size / GIB if (size := sizes.get(model["name"])) is not None else None,
-            purpose=f"model {model['name']}",
-            parts=f"{cache}/models--{model['source'].replace('/', '--')}/blobs",
-        )
-        for model in sources(models, "hub")
-    ]
+    """Room for the models of the hub, in the store or in the cache of the engines; a directory is there already."""
+    disks = []
+    for model in sources(models, "hub"):
+        size = sizes.get(model["name"])
+        if settings["model_store_dir"]:
+            path = settings["model_store_dir"]
+            parts = f"{path}/{place_of(model['source'], model.get('revision'))}"
+        else:
+            path = f"{settings['vllm_state_dir']}/huggingface/hub"
+            parts = f"{path}/models--{model['source'].replace('/', '--')}/blobs"
+        gib = None if size is None else size / GIB
+        disks.append(Disk(path=path, gib=gib, purpose=f"model {model['name']}", parts=parts))
     if largest and all(disk.gib is not None for disk in disks):
         return sorted(disks, key=lambda disk: disk.gib or 0.0)[-1:]
     return disks

@@ -2,9 +2,9 @@
  * A libnvidia-ml.so.1 for machines without GPUs: it answers from a text file that describes the host (README.md),
  * so that the real pynvml, and all that is built on it, runs unchanged.
  *
- * Only what pynvml calls for the facts of this collection, and `nvidia-ctk cdi generate` for its specification, is
- * here; for everything else pynvml itself answers "Function Not Found", as it does with an old driver, and nvidia-ctk
- * dies. Constants and structures are those of NVIDIA's nvml.h.
+ * Only what is asked for the facts and the metrics of this collection, and by `nvidia-ctk cdi generate` for its
+ * specification, is here; for everything else pynvml itself answers "Function Not Found", as it does with an old
+ * driver, and nvidia-ctk dies. Constants and structures are those of NVIDIA's nvml.h.
  */
 #define _GNU_SOURCE /* dladdr, realpath */
 #include <dlfcn.h>
@@ -28,6 +28,7 @@ typedef enum {
     NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
+    TIMEOUT = 10,
     GPU_IS_LOST = 15,
     LIB_RM_VERSION_MISMATCH = 18,
     ARGUMENT_VERSION_MISMATCH = 25,
@@ -36,6 +37,7 @@ typedef enum {
 
 enum { TOPOLOGY_INTERNAL = 0, TOPOLOGY_HOSTBRIDGE = 30, TOPOLOGY_NODE = 40, TOPOLOGY_SYSTEM = 50 };
 enum { P2P_CAPS_NVLINK = 2, P2P_OK = 0, P2P_CHIPSET_NOT_SUPPORTED = 1, P2P_NOT_SUPPORTED = 5 };
+enum { XID_CRITICAL_ERROR = 8 };
 enum { REMOTE_GPU = 0, REMOTE_SWITCH = 2 };
 
 typedef struct {
@@ -75,9 +77,18 @@ typedef struct {
     long long pcie_generation, pcie_generation_max, pcie_width, pcie_width_max;
     long long mig, ecc, ecc_pending, persistence, lost; /* ecc_pending -1: as ecc */
     long long nvlink_domain, nvlinks, nvlink_switch, fabric_state; /* domain -1: no NVLink */
+    long long temperature, power_w, utilization, xid, row_remap_failure; /* what changes while it works */
+    long long ecc_corrected, ecc_uncorrected, nvlink_errors, pcie_replays, clock_reasons;
+    bool xid_told;
     unsigned int processes, slices;
     process_info process[MAX_PROCESSES];
 } gpu;
+
+typedef struct {
+    gpu *device;
+    unsigned long long kind, data;
+    unsigned int gpu_instance, compute_instance;
+} event_data;
 
 static struct {
     int users; /* nvmlInit minus nvmlShutdown */
@@ -136,6 +147,10 @@ static bool set_gpu(gpu *g, const char *key, const char *value) {
         {"persistence", &g->persistence}, {"lost", &g->lost},
         {"nvlink_domain", &g->nvlink_domain}, {"nvlinks", &g->nvlinks}, {"nvlink_switch", &g->nvlink_switch},
         {"fabric_state", &g->fabric_state},
+        {"temperature", &g->temperature}, {"power_w", &g->power_w}, {"utilization", &g->utilization},
+        {"xid", &g->xid}, {"row_remap_failure", &g->row_remap_failure}, {"clock_reasons", &g->clock_reasons},
+        {"ecc_corrected", &g->ecc_corrected}, {"ecc_uncorrected", &g->ecc_uncorrected},
+        {"nvlink_errors", &g->nvlink_errors}, {"pcie_replays", &g->pcie_replays},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (strcmp(key, numbers[i].key) == 0) {
@@ -297,6 +312,7 @@ API const char *nvmlErrorString(result r) {
     case NOT_FOUND: return "A query to find an object was unsuccessful";
     case INSUFFICIENT_SIZE: return "An input argument is not large enough";
     case DRIVER_NOT_LOADED: return "NVIDIA driver is not loaded";
+    case TIMEOUT: return "The operation timed out";
     case GPU_IS_LOST: return "The GPU has fallen off the bus or has otherwise become inaccessible";
     case LIB_RM_VERSION_MISMATCH: return "Driver/library version mismatch";
     case ARGUMENT_VERSION_MISMATCH: return "The provided version is invalid/unsupported";
@@ -473,6 +489,73 @@ API result nvmlDeviceGetComputeRunningProcesses_v3(const gpu *g, unsigned int *c
     return SUCCESS;
 }
 
+/* ---- What changes while it works ---- */
+
+static result give_large(const gpu *g, const char *field, long long value, unsigned long long *target) {
+    result r = check(g, field);
+    if (r == SUCCESS) *target = (unsigned long long)value;
+    return r;
+}
+
+API result nvmlDeviceGetTemperature(const gpu *g, unsigned int sensor, unsigned int *celsius) {
+    return sensor ? INVALID_ARGUMENT : give_uint(g, "temperature", g->temperature, celsius);
+}
+
+API result nvmlDeviceGetPowerUsage(const gpu *g, unsigned int *milliwatts) {
+    return give_uint(g, "power_w", g->power_w * 1000, milliwatts);
+}
+
+API result nvmlDeviceGetUtilizationRates(const gpu *g, unsigned int *gpu_and_memory) {
+    gpu_and_memory[1] = (unsigned int)g->utilization / 2;
+    return give_uint(g, "utilization", g->utilization, gpu_and_memory);
+}
+
+API result nvmlDeviceGetCurrentClocksEventReasons(const gpu *g, unsigned long long *bits) {
+    return give_large(g, "clock_reasons", g->clock_reasons, bits);
+}
+
+/* Since the driver was loaded (0) and since ever (1) are the same here. */
+API result nvmlDeviceGetTotalEccErrors(const gpu *g, unsigned int kind, unsigned int since, unsigned long long *count) {
+    (void)since;
+    if (!g->ecc) return NOT_SUPPORTED;
+    return give_large(g, "ecc_errors", kind ? g->ecc_uncorrected : g->ecc_corrected, count);
+}
+
+API result nvmlDeviceGetRemappedRows(const gpu *g, unsigned int *corrected, unsigned int *uncorrected,
+                                     unsigned int *pending, unsigned int *failed) {
+    *corrected = 0;
+    *uncorrected = *pending = *failed = (unsigned int)g->row_remap_failure;
+    return check(g, "row_remap_failure");
+}
+
+API result nvmlDeviceGetPcieReplayCounter(const gpu *g, unsigned int *count) {
+    return give_uint(g, "pcie_replays", g->pcie_replays, count);
+}
+
+API result nvmlEventSetCreate(void **set) {
+    *set = &host;
+    return host.users ? SUCCESS : UNINITIALIZED;
+}
+
+API result nvmlDeviceRegisterEvents(const gpu *g, unsigned long long kinds, void *set) {
+    (void)kinds, (void)set;
+    return check(g, "xid");
+}
+
+/* Every GPU with an XID error tells it once. */
+API result nvmlEventSetWait_v2(void *set, event_data *event, unsigned int timeout_ms) {
+    (void)set, (void)timeout_ms;
+    for (unsigned int i = 0; i < host.gpus; i++) {
+        gpu *g = &host.gpu[i];
+        if (!g->xid || g->xid_told) continue;
+        g->xid_told = true;
+        const event_data answer = {.device = g, .kind = XID_CRITICAL_ERROR, .data = (unsigned long long)g->xid};
+        *event = answer;
+        return SUCCESS;
+    }
+    return TIMEOUT;
+}
+
 /* ---- Where a GPU sits, and what connects it to others ---- */
 
 /* A bit set of NUMA nodes. */
@@ -533,6 +616,13 @@ static const gpu *peer(const gpu *g, unsigned int link) {
 API result nvmlDeviceGetNvLinkState(const gpu *g, unsigned int link, unsigned int *active) {
     result r = check_link(g, link);
     if (r == SUCCESS) *active = g->nvlink_switch || peer(g, link);
+    return r;
+}
+
+API result nvmlDeviceGetNvLinkErrorCounter(const gpu *g, unsigned int link, unsigned int kind, unsigned long long *count) {
+    (void)kind;
+    result r = check_link(g, link);
+    if (r == SUCCESS) *count = (unsigned long long)g->nvlink_errors;
     return r;
 }
 

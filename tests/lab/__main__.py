@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from . import engine, hosts, images, nvml, stand_in, tiny_model, vendor, wheelhouse
+from . import engine, hosts, images, nvml, programs, stand_in, tiny_kinds, tiny_model, vendor, wheelhouse
 from .phases import phase
 from .settings import CACHE, ROOT, STATE, LabError
 from .show import show
@@ -35,6 +35,7 @@ def start_mirror() -> docker.DockerClient:
             nvml.prepare(client, say)
         with phase("tiny model"):
             tiny_model.prepare()
+            tiny_kinds.prepare()
         with phase("vendor packages") as say:
             vendor.prepare(client, say)
         downloads.result()
@@ -59,6 +60,12 @@ def make_images() -> docker.DockerClient:
     with phase("host images") as say:
         images.prepare(client, say)
     return client
+
+
+def make_programs() -> None:
+    """Prometheus, Alertmanager and Jaeger, built from their Go modules; minutes, once on a machine."""
+    with phase("programs") as say:
+        programs.prepare(say)
 
 
 def start_hosts() -> None:
@@ -123,6 +130,7 @@ VERBS = {
     "engine": start_engine,
     "images": make_images,
     "mirror": start_mirror,
+    "programs": make_programs,
     "hosts": start_hosts,
     "fresh": start_fresh_hosts,
     "up": up,

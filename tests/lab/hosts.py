@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import http.client
@@ -15,17 +16,19 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
-from . import engine, images, nvml, tiny_model
+from . import engine, images, nvml, tiny_kinds, tiny_model
 from .phases import Say
 from .settings import LABEL, NAME, STATE, LabError
 from .wheelhouse import MIRROR
+
+Answer = TypeVar("Answer")
 
 SUBNET = "172.29.250.0/24"
 MIRROR_ADDRESS = "172.29.250.2"
@@ -106,25 +109,27 @@ def prepare(client: docker.DockerClient, say: Say, wanted: Iterable[Host] = HOST
     wanted = list(wanted)
     _allow_watches(len(wanted))
     key = _ssh_key(say)
-    reports = STATE / "reports"
-    reports.mkdir(exist_ok=True)
     containers = {}
     for host in wanted:
         files = {"/home/ops/.ssh/authorized_keys": key}
         if host.gpus:
             files["/etc/fake-nvml.conf"] = (nvml.SOURCE / "hosts" / f"{host.gpus}.conf").read_bytes()
             files |= _pci(host)
-            for file in sorted(tiny_model.DIRECTORY.iterdir()):
-                files[f"/srv/models/{tiny_model.DIRECTORY.name}/{file.name}"] = file.read_bytes()
+            for place in (tiny_model.DIRECTORY, tiny_kinds.ADAPTER):
+                for file in sorted(place.iterdir()):
+                    files[f"/srv/models/{place.name}/{file.name}"] = file.read_bytes()
         containers[host] = _ensure(client, host, MACHINE, files, say)
-    names = STATE / "known_hosts"
-    others = names.read_text().splitlines(keepends=True) if names.is_file() else []
-    known = [line for line in others if line.split()[0] not in {host.address for host in containers}]
+    known = []
     for host, container in containers.items():
         _wait(f"SSH on {host.name}", functools.partial(_greets, host.address))
-        keys = container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
+        keys = _wait(f"A look at the SSH keys of {host.name}", functools.partial(_host_keys, container))
         known += [f"{host.address} {line}\n" for line in keys.splitlines()]
-    names.write_text("".join(known))
+    with (STATE / "known_hosts").open("a+") as names:
+        fcntl.flock(names, fcntl.LOCK_EX)  # phases of the tests run side by side, each with hosts of its own
+        names.seek(0)
+        others = [line for line in names if line.split()[0] not in {host.address for host in containers}]
+        names.truncate(0)
+        names.write("".join(others + known))
 
 
 def _allow_watches(number: int) -> None:
@@ -228,14 +233,18 @@ def _ssh_key(say: Say) -> bytes:
     return private.with_suffix(".pub").read_bytes()
 
 
-def _wait(what: str, is_ready: Callable[[], bool]) -> None:
+def _host_keys(container: Container) -> str:
+    """The public keys of a host, empty where the look came to nothing, as has been seen in its first seconds."""
+    return str(container.exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode())
+
+
+def _wait(what: str, look: Callable[[], Answer]) -> Answer:
+    """What the first look finds that finds something."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:
-        try:
-            if is_ready():
-                return
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            if found := look():
+                return found
         if time.monotonic() > deadline:
             raise LabError(f"{what} does not answer within {_READY_SECONDS} s; see `docker ps --all` and `docker logs`")
         time.sleep(0.3)

@@ -20,9 +20,22 @@ def model(extra_args: Mapping[str, object], env: Mapping[str, str]) -> dict[str,
     return {**one, "extra_args": one["extra_args"] | extra_args, "env": one["env"] | env}
 
 
+SERVED_ADAPTER = {"name": "tiny-adapter", "source": "/srv/models/tiny-adapter"}
+
+
+def adapted(*adapters: Mapping[str, str]) -> dict[str, object]:
+    """The lab's model with adapters; the engines take some even where none is listed."""
+    return {**model({"enable-lora": True, "max-loras": 4}, {}), "lora": list(adapters)}
+
+
 def variables(values: Mapping[str, object]) -> tuple[str, str]:
     """Variables for a command line."""
     return "-e", json.dumps(values)
+
+
+def with_adapter(*arguments: str) -> Run:
+    """site.yml with the first adapter of the model, for which the engines have to restart."""
+    return playbook("playbooks/site.yml", *variables({"vllm_models": [adapted(SERVED_ADAPTER)]}), *arguments)
 
 
 def rollout(extra_args: Mapping[str, object], *arguments: str) -> Run:
@@ -31,8 +44,8 @@ def rollout(extra_args: Mapping[str, object], *arguments: str) -> Run:
 
 
 def started(host: str) -> str:
-    """When the engine of a host was started, and its process."""
-    (unit,) = machine(host).check_output("systemctl list-units --plain --no-legend 'vllm@*'").split()[:1]
+    """When a host's engine of the lab's model was started, and its process."""
+    (unit,) = machine(host).check_output("systemctl list-units --plain --no-legend 'vllm@tiny-llama-*'").split()[:1]
     return str(machine(host).check_output("systemctl show --property=MainPID,ActiveEnterTimestamp %s", unit))
 
 

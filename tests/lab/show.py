@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .hosts import HOSTS
-from .settings import STATE, LabError
+from .settings import REPORTS, STATE, LabError
 
 FRONT_DOOR = "172.29.250.11"
 PROMETHEUS = "172.29.250.31:9090"
@@ -21,10 +21,9 @@ _TIMEOUT_SECONDS = 60
 
 def show() -> None:
     """Print the plan and the addresses of everything that runs, then stream a completion through NGINX."""
-    reports = STATE / "reports"
     try:
-        plan = json.loads((reports / "plan.json").read_text())
-        table = (reports / "plan.txt").read_text()
+        plan = json.loads((REPORTS / "plan.json").read_text())
+        table = (REPORTS / "plan.txt").read_text()
         api_key = (STATE / "api_key").read_text().strip()
     except FileNotFoundError as error:
         raise LabError(

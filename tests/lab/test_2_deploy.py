@@ -12,15 +12,16 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config
 
 from . import tiny_model
 from .conftest import ROOT, machine, playbook
+from .settings import REPORTS
 
 
 def test_site_deploys() -> None:
     run = playbook("playbooks/site.yml")
     assert run.code == 0
-    verdict = json.loads((ROOT / ".lab/reports/verify.json").read_text())
+    verdict = json.loads((REPORTS / "verify.json").read_text())
     assert verdict["ok"]
     assert [completion["model"] for completion in verdict["completions"]] == ["tiny-llama"]
-    assert len(verdict["targets"]) == 2 + 4 + 1  # instances, hosts, Prometheus itself
+    assert len(verdict["targets"]) == 2 + 4 + 4  # instances, hosts, NGINX, Prometheus itself, Alertmanager and Jaeger
 
 
 @pytest.mark.parametrize("name", ["gpu1", "gpu2"])
@@ -41,12 +42,12 @@ def test_a_second_run_changes_nothing() -> None:
 
 
 def test_a_part_of_the_fleet_leaves_the_plan_whole() -> None:
-    before = (ROOT / ".lab/reports/plan.json").read_text()
+    before = (REPORTS / "plan.json").read_text()
     run = playbook("playbooks/site.yml", "--limit", "gpu1")
     assert run.code == 0
     assert run.changed == {}
     assert set(run.recap) == {"gpu1"}
-    assert (ROOT / ".lab/reports/plan.json").read_text() == before
+    assert (REPORTS / "plan.json").read_text() == before
 
 
 def test_check_mode_finds_no_drift() -> None:
@@ -64,13 +65,13 @@ def test_the_lab_answers_token_by_token() -> None:
 
 
 def test_the_engines_have_the_tokens_that_the_planner_finds_in_their_bytes() -> None:
-    model = json.loads((ROOT / ".lab/reports/plan.json").read_text())["instances"][0]
+    model = json.loads((REPORTS / "plan.json").read_text())["instances"][0]
     config = json.loads((tiny_model.DIRECTORY / "config.json").read_text())
     kv_bytes = 1 * 2**30  # VLLM_CPU_KVCACHE_SPACE in the inventory
     options = KvOptions(max_model_len=model["engine_args"]["max-model-len"])
 
     predicted = plan_kv_cache(read_model(config), [kv_bytes], options)
 
-    for engine in json.loads((ROOT / ".lab/reports/effective.json").read_text()):
+    for engine in json.loads((REPORTS / "effective.json").read_text()):
         assert engine["effective"]["kv_cache_tokens"] == predicted.tokens
         assert engine["effective"]["max_concurrency"] == predicted.concurrency

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .clients import client, drained
 from .conftest import machine
-from .rollouts import HOSTS, NOTICE, assert_rolled_out, rollout, started
+from .rollouts import HOSTS, NOTICE, assert_rolled_out, rollout, started, with_adapter
 
 
 def test_check_mode_tells_who_would_restart() -> None:
@@ -29,11 +29,11 @@ def test_a_changed_option_restarts_wave_by_wave_and_no_request_fails() -> None:
     before = [started(host) for host in HOSTS]
 
     with client() as streams:
-        run = rollout({"seed": 7})
+        run = with_adapter()
 
     assert_rolled_out(run, streams, before)
     assert not any(machine(host).file(NOTICE).exists for host in HOSTS)
 
-    again = rollout({"seed": 7})
+    again = with_adapter()
     assert (again.code, again.changed) == (0, {})
-    # The engines keep this option: the tests after this one do not roll out, and do not mind.
+    # The engines keep the adapter: test_3_rollout_kinds.py goes on from here.

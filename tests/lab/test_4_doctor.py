@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 
-from .conftest import ROOT, machine, playbook
+from .conftest import machine, playbook
+from .settings import REPORTS
 
 FAULTS = {
     "driver_unheld": ("apt-mark unhold libnvidia-ml1", "apt-mark hold libnvidia-ml1"),
@@ -19,7 +20,7 @@ FAULTS = {
 
 def found(*lists: str) -> dict[str, set[str]]:
     """Codes by host in these lists of the verdict."""
-    verdict = json.loads((ROOT / ".lab/reports/doctor.json").read_text())
+    verdict = json.loads((REPORTS / "doctor.json").read_text())
     hosts: dict[str, set[str]] = {}
     for entry in itertools.chain.from_iterable(verdict[name] for name in lists):
         hosts.setdefault(entry["host"], set()).add(entry["code"])

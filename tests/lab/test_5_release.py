@@ -16,7 +16,7 @@ from .rollouts import HOSTS, NOTICE, assert_rolled_out, model, started, variable
 
 def release(**env: str) -> tuple[str, str]:
     """What asks for the stand-in; its streams take a second."""
-    models = [model({}, {"STAND_IN_TOKEN_SECONDS": "0.02"} | env)]
+    models = [{**model({}, {"STAND_IN_TOKEN_SECONDS": "0.02"} | env), "tracing": 0}]  # it cannot, and would be refused
     return variables(stand_in.VARIABLES | {"vllm_models": models})
 
 

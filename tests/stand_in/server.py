@@ -16,7 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from . import kinds
+from .cache import BLOCK, Cache
 from .metrics import Metrics
+from .nodes import Nodes
 
 FAULTS = {
     "hang": "no answer to a request for tokens, ever",
@@ -25,14 +28,13 @@ FAULTS = {
     "busy": "503 for every request for tokens, as with a full queue",
     "unhealthy": "/health is 503",
     "empty": "200 without text, as seen of an engine that shuts down",
+    "error": "requests for tokens end with an error of the engine, which goes on, as when KV cannot be loaded",
 }
 DEAD_SECONDS = 4  # from an engine's death to the exit of its API server
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
 
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")  # what an API key is asked for
 _WORDS = ("sase", "ralo", "badu", "laru", "sebe", "nisi", "kena", "sena", "deke", "nala", "beru", "deli")
-_GENERATE = ("/v1/completions", "/v1/chat/completions")
-_POOL = ("/v1/embeddings",)
 _GET = ("/health", "/ping", "/version", "/load", "/metrics", "/v1/models")
 
 
@@ -60,7 +62,9 @@ class Settings:
     kv_tokens: int = 65536
     token_seconds: float = 0.0
     version: str = "stand-in"
-    pooling: bool = False
+    task: str = "generate"
+    adapters: dict[str, str] = field(default_factory=dict)  # paths by name
+    takes_adapters: bool = False  # while it runs
 
 
 class Engine(ThreadingHTTPServer):
@@ -69,27 +73,29 @@ class Engine(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, settings: Settings, address: tuple[str, int]) -> None:
+    def __init__(self, settings: Settings, address: tuple[str, int], nodes: Nodes | None = None) -> None:
         super().__init__(address, Handler)
         self.settings = settings
+        self.nodes = nodes or Nodes()
         self.fault = ""
         self.dead = False
         self.draining = False
         self.aborted = threading.Event()  # what is in flight ends now
         self.ended = threading.Event()
         self._seats = threading.BoundedSemaphore(settings.max_num_seqs)
-        self.counts = Metrics(settings.models[0], self._cache())
+        self.cache = Cache(settings.kv_tokens)
+        self.counts = Metrics(settings.models[0], self._cache_config(), self.cache)
 
-    def _cache(self) -> dict[str, str]:
+    def _cache_config(self) -> dict[str, str]:
         tokens = self.settings.kv_tokens
         return {
-            "block_size": "16",
+            "block_size": str(BLOCK),
             "cache_dtype": "auto",
             "enable_prefix_caching": "True",
             "gpu_memory_utilization": str(self.settings.gpu_memory_utilization),
             "kv_cache_max_concurrency": str(tokens / self.settings.max_model_len),
             "kv_cache_size_tokens": str(tokens),
-            "num_gpu_blocks": str(tokens // 16),
+            "num_gpu_blocks": str(tokens // BLOCK),
         }
 
     @property
@@ -107,7 +113,11 @@ class Engine(ThreadingHTTPServer):
         return 503 if self.dead or self.fault == "unhealthy" else 200
 
     def models_text(self) -> str:
-        return json.dumps({"object": "list", "data": [self._card(name) for name in self.settings.models]})
+        cards = [self._card(name) for name in self.settings.models]
+        base = self.settings.models[0]
+        for name, path in self.settings.adapters.items():
+            cards.append({**self._card(name), "root": path, "parent": base, "max_model_len": None})
+        return json.dumps({"object": "list", "data": cards})
 
     def metrics_text(self) -> str:
         return self.counts.text()
@@ -115,6 +125,7 @@ class Engine(ThreadingHTTPServer):
     def tokens(self, count: int) -> Iterator[str]:
         """The answer, word by word."""
         for place in range(count):
+            self.nodes.step(self.aborted)
             yield f" {_WORDS[place % len(_WORDS)]}"
 
     def _card(self, name: str) -> dict[str, Any]:
@@ -226,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def _work_paths(self) -> tuple[str, ...]:
-        return _POOL if self.server.settings.pooling else _GENERATE
+        return tuple(kinds.PATHS[self.server.settings.task])
 
     def _post(self, path: str) -> None:
         if path == "/stand_in/fault":
@@ -236,6 +247,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
         elif path in self._work_paths:
             self._work(path)
+        elif path in kinds.ADAPTERS and self.server.settings.takes_adapters:
+            status, answer = kinds.change_adapters(path, json.loads(self.body), self.server.settings.adapters)
+            self.raw(status, answer, "application/json" if status != 200 else "text/plain; charset=utf-8")
         elif path == "/ping":
             self.raw(self.server.health_status(), "", "text/plain")
         else:
@@ -243,20 +257,35 @@ class Handler(BaseHTTPRequestHandler):
 
     def _work(self, path: str) -> None:
         request = self._request()
+        lacks = "" if path in kinds.GENERATE else kinds.missing(path, request)
+        if lacks:
+            raise HttpError(400, f"Field required: {lacks}", "BadRequestError", lacks)
         wishes = request.get("stand_in", {})
         self._meet_faults(wishes)
         if self.server.draining:
             raise HttpError(500, "cannot schedule new futures after shutdown", "InternalServerError")
         with self.server.seat() as queued:
             self.server.counts.observe("request_queue_time_seconds", queued)
-            if path in _POOL:
-                self._embed(request)
-            else:
-                self._generate(Generation.of(request, path, self.server.settings), wishes)
+            if self.server.fault == "hang":
+                self.server.aborted.wait()
+            if path not in kinds.GENERATE:
+                self.answer(200, kinds.answer(path, request))
+                return
+            work = Generation.of(request, path, self.server.settings)
+            if self.server.fault == "error":
+                self.server.counts.request(work.prompt_tokens, work.max_tokens, [], 0, "error")
+                raise HttpError(500, "Internal server error", "InternalServerError")
+            self.server.cache.take(work.id, work.prompt_tokens, self.server.aborted)
+            try:
+                self._generate(work, wishes)
+            finally:
+                self.server.cache.leave(work.id)
 
     def _request(self) -> dict[str, Any]:
+        kind = self.headers.get("Content-Type", "")
         try:
-            request = json.loads(self.body)
+            form = kind.startswith("multipart/form-data")
+            request = kinds.fields_of(self.body, kind) if form else json.loads(self.body)
         except ValueError as error:
             raise HttpError(400, f"JSON decode error: {error}", "BadRequestError") from error
         if not isinstance(request, dict):
@@ -264,7 +293,7 @@ class Handler(BaseHTTPRequestHandler):
         model = request.get("model") or self.server.settings.models[0]
         if not isinstance(model, str):
             raise HttpError(400, "1 validation error: body.model should be a string", "Bad Request", "body.model")
-        if model not in self.server.settings.models:
+        if model not in (*self.server.settings.models, *self.server.settings.adapters):
             aliases = ", ".join(self.server.settings.models)
             message = f"The model `{model}` does not exist. Valid aliases: {aliases}."
             raise HttpError(404, message, "NotFoundError", "model")
@@ -281,16 +310,6 @@ class Handler(BaseHTTPRequestHandler):
             self.server.die(OOM)
         if self.server.dead:
             raise HttpError(500, "EngineCore encountered an issue.", "InternalServerError")
-        if fault == "hang":
-            self.server.aborted.wait()
-
-    def _embed(self, request: Mapping[str, Any]) -> None:
-        texts = request.get("input", [])
-        texts = texts if isinstance(texts, list) else [texts]
-        data = [{"index": place, "object": "embedding", "embedding": [0.5, -0.5]} for place, _ in enumerate(texts)]
-        used = sum(len(str(text).split()) for text in texts)
-        usage = {"prompt_tokens": used, "total_tokens": used}
-        self.answer(200, {"object": "list", "model": request.get("model"), "data": data, "usage": usage})
 
     def _generate(self, work: Generation, wishes: Mapping[str, Any]) -> None:
         pause = float(wishes.get("token_seconds", self.server.settings.token_seconds))
@@ -303,10 +322,12 @@ class Handler(BaseHTTPRequestHandler):
             self.begin_stream()
             if work.chat:
                 self.event(work.chunk("", None, role=True))
-        for piece in self.server.tokens(wanted):
+        own = work.model in self.server.settings.adapters  # an adapter answers otherwise than its model
+        for piece in map(str.upper, self.server.tokens(wanted)) if own else self.server.tokens(wanted):
             if self.server.aborted.wait(pause):
                 reason = "abort"
                 break
+            self.server.cache.grow(work.id, work.prompt_tokens + len(pieces) + 1, self.server.aborted)
             times.append(time.monotonic() - start)
             pieces.append(piece)
             if work.stream and len(pieces) < wanted:  # the last one comes with the reason

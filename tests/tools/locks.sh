@@ -32,11 +32,13 @@ dev=$(compile --generate-hashes requirements-dev.in)
 override=$(mktemp)
 trap 'rm -f "$override"' EXIT
 echo "certifi>=2026.10.18" >"$override"
-lock=$(echo "vllm==$vllm" | compile --generate-hashes --override "$override" -)
+lock=$(printf 'vllm==%s\nray\n' "$vllm" | compile --generate-hashes --override "$override" -)
 {
     echo "# vllm==$vllm and everything it needs, for Linux and CPython 3.11 to 3.14. The list is complete:"
     echo "#   pip install --require-hashes --no-deps -r <this file>"
     echo "# Locked by tests/tools/locks.sh. One requirement of vLLM is relaxed, knowingly: certifi>=2026.10.19, which PyPI did"
     echo "# not offer on 2026-11-23, to certifi>=2026.10.18."
+    echo "# Ray is for instances over several hosts whose executor it is: all nodes have the same, beside the same vLLM. That is"
+    echo "# 80 MB to download; a lock of its own would make a second environment of several GB where both are served."
     echo "$lock"
 } >"roles/vllm/files/vllm-$vllm.lock"

@@ -50,8 +50,9 @@ def tracked_files() -> Iterator[Path]:
 def test_there_is_something_to_check() -> None:
     """Without it, the tests below would pass in an empty tree."""
     assert {"docker_engine", "exporters", "nginx_lb", "nvidia_container_toolkit", "nvidia_driver"} <= set(ROLES)
-    assert {"common", "fleet", "prometheus", "vllm"} <= set(ROLES)
-    assert {"chat_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
+    assert {"alertmanager", "common", "fleet", "grafana", "jaeger", "model_store"} <= set(ROLES)
+    assert {"prometheus", "vllm"} <= set(ROLES)
+    assert {"model_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
     assert {"backends", "fleet_hosts", "launches_on", "scrape_targets"} <= set(FILTERS)
     assert {template.split("/")[0] for template in TEMPLATES} >= {"nginx_lb", "prometheus", "vllm"}
 
@@ -120,7 +121,7 @@ def test_a_default_that_is_spelled_where_no_role_has_it_is_the_roles() -> None:
         for name, literal in re.findall(r"\b(\w+) \| default\(('[^()']+'|[\d.]+)\)", path.read_text())
         if name in defaults
     ]
-    assert ("prometheus_listen_address", "127.0.0.1:9090") in spelled
+    assert ("prometheus_user", "prometheus") in spelled
     assert [(name, value) for name, value in spelled if defaults[name] != value] == []
 
 
@@ -173,6 +174,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "": parse_environment,
     ".conf": parse_nginx,
     ".fact": json.loads,
+    ".ini": configparser.RawConfigParser().read_string,
     ".json": json.loads,
     ".service": parse_systemd,
     ".yaml": yaml.safe_load,

@@ -75,9 +75,3 @@ def test_hosts_that_are_described_as_text_are_told_in_one_line(tmp_path: Path) -
     said = done.stdout + done.stderr
     assert "'8 x H100 80GB HBM3' is no description of a host. Write {name: gpu1, gpus: '8 x H100" in said
     assert "has no attribute" not in said
-
-
-def test_an_instance_that_spans_hosts_is_not_served_in_part(tmp_path: Path) -> None:
-    done = play("plan", "fleet-2x8xh100-deepseek-v3", tmp_path, "stages/serve")
-    assert done.returncode != 0
-    assert "instances that span hosts: deepseek-v3-1" in done.stdout + done.stderr

@@ -65,9 +65,9 @@ def test_the_planner_concerns_no_scenario_and_the_stand_in_those_that_use_it() -
     def chosen(path: str) -> set[str]:
         return {name for name, phase in run.phases(run.scenarios()).items() if inputs.matching([path], phase.files)}
 
-    anything = {"lint", "unit", "artifact", "lab"}
+    anything = {"alerts", "lint", "unit", "artifact", "cluster", "lab"}
     assert chosen("plugins/module_utils/_planner/plan.py") == anything
-    with_it = {f"molecule {name}" for name in ("enterprise_linux", "nginx_lb", "ubuntu", "vllm")}
+    with_it = {f"molecule {name}" for name in ("containers", "enterprise_linux", "nginx_lb", "ubuntu", "vllm")}
     assert chosen("tests/stand_in/server.py") == anything | with_it
     assert "molecule nvidia_driver" in chosen("plugins/module_utils/_host/driver.py")
 
@@ -97,7 +97,7 @@ def test_the_digest_follows_names_contents_modes_and_the_command(checkout: Path)
 def test_every_phase_of_ci_depends_on_files_that_are_there() -> None:
     files = inputs.tracked()
     known = run.phases(run.scenarios())
-    assert {"lint", "unit", "artifact", "lab"} < set(known)
+    assert {"lint", "unit", "artifact", "cluster", "lab", "rules"} < set(known)
     for phase in known.values():
         assert set(phase.needs) <= set(known)
         for pattern in phase.files:
@@ -111,11 +111,34 @@ def test_documentation_alone_runs_no_host() -> None:
     assert chosen == {"lint", "unit", "artifact"}
 
 
+def test_rules_are_tried_by_the_promtool_that_is_built_where_they_or_their_pages_change() -> None:
+    rules = run.phases(run.scenarios())["rules"]
+    assert rules.needs == ("programs",)
+    for path in ("plugins/plugin_utils/alerts/gpu.py", "docs/alerts/GpuHot.md", "tests/rules/cases_gpu.py"):
+        assert inputs.matching([path], rules.files)
+
+
 def test_what_a_phase_needs_comes_along_and_first() -> None:
     assert run.with_needs(["second"], KNOWN) == ["base", "second"]
     assert list(run.startable(["base", "second", "alone"], [], KNOWN)) == ["base", "alone"]
     assert list(run.startable(["second"], ["base"], KNOWN)) == []
     assert list(run.startable(["second"], ["alone"], KNOWN)) == ["second"]
+
+
+def test_two_phases_at_a_time_and_what_runs_aside_takes_no_place() -> None:
+    known = KNOWN | {"aside": Phase("aside", ("true",), aside=True), "user": Phase("user", ("true",), needs=("aside",))}
+    waiting = ["aside", "base", "alone", "user"]
+    assert list(run.startable(waiting, [], known)) == ["aside", "base", "alone"]
+    assert list(run.startable(["user"], ["aside", "base"], known)) == []
+    assert list(run.startable(["second", "user"], ["base", "alone"], known)) == []
+    assert list(run.startable(["aside"], ["base", "alone"], known)) == ["aside"]
+    assert list(run.startable(["first", "second", "user"], ["alone"], known)) == ["first"]
+
+
+def test_scenarios_that_install_built_programs_wait_for_them(checkout: Path) -> None:
+    assert not inputs.has_programs("web", checkout)
+    (checkout / "molecule/web/converge.yml").write_text("prometheus_mirror: http://172.29.250.2/github.com")
+    assert inputs.has_programs("web", checkout)
 
 
 def test_what_has_passed_is_noted_and_what_has_failed_is_not(tmp_path: Path) -> None:

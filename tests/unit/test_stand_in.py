@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -83,6 +84,11 @@ class Running:
         assert wait(lambda: b"num_requests_running{" in (text := self.metrics()) and b"} 1.0" in text)
         yield given
         thread.join()
+
+    def value(self, name: str) -> float:
+        """The first one in /metrics whose name and labels begin so."""
+        text = self.client.ask("GET", "/metrics").body.decode()
+        return float(next(line for line in text.splitlines() if line.startswith(name)).rpartition(" ")[2])
 
     def metrics(self) -> bytes:
         lines = self.client.ask("GET", "/metrics").body.splitlines()
@@ -202,6 +208,27 @@ def test_an_empty_answer_breaks_off(start: Start) -> None:
     assert (choice["text"], choice["finish_reason"]) == ("", "abort")
 
 
+def test_an_error_of_the_engine_ends_a_request_and_nothing_else(start: Start) -> None:
+    one = start()
+    one.fault("error")
+    assert one.client.complete().status == 500
+    labels = 'engine="0",model_name="tiny",finished_reason="error"'
+    assert one.value(f"vllm:request_success_total{{{labels}") == 1
+    one.fault("")
+    assert one.client.complete().status == 200
+
+
+def test_requests_lose_their_place_in_a_full_cache_and_end_well_all_the_same(start: Start) -> None:
+    one = start(STAND_IN_KV_TOKENS="64")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = list(
+            pool.map(lambda _: one.client.complete(max_tokens=40, stand_in={"token_seconds": 0.005}), range(4))
+        )
+    assert [answer.json["usage"]["completion_tokens"] for answer in answers] == [40] * 4
+    assert one.value("vllm:num_preemptions_total") > 0
+    assert one.value("vllm:kv_cache_usage_perc") == 0
+
+
 def test_a_crash_and_a_hang(start: Start) -> None:
     one = start()
     one.fault("unhealthy")
@@ -214,7 +241,7 @@ def test_a_crash_and_a_hang(start: Start) -> None:
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    assert wait(lambda: b"} 0.0" in one.metrics())
+    assert wait(lambda: b"} 1.0" in one.metrics()), "it has the request, as an engine that hangs has"
     thread.join(0.5)
     assert thread.is_alive()
     one.fault("crash")
@@ -284,6 +311,8 @@ def test_the_wheel_is_what_the_role_asks_vllm_for(tmp_path: Path) -> None:
 
     assert check("model: m\nmax-model-len: 512\n").returncode == 0
     assert "argument --max-model-len: invalid" in check("model: m\nmax-model-len: plenty\n").stderr
+    refused = check("model: m\notlp-traces-endpoint: http://127.0.0.1:4317\n").stderr
+    assert "this vLLM cannot trace: No module named 'opentelemetry" in refused
     version = [sys.executable, "-m", "vllm.stand_in", "--version"]
     output = subprocess.run(version, env=environment, text=True, capture_output=True, check=True, cwd=tmp_path).stdout
     assert output.strip() == VERSION

@@ -1,4 +1,4 @@
-"""Prometheus and node_exporter from archives of upstream releases."""
+"""Prometheus and the exporters from archives of upstream releases."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 
 RELEASES = "/srv/repository/releases/prometheus"
-SERVICES = {"prometheus": "prometheus", "node_exporter": "prometheus-node-exporter"}  # by program
-DEBIANS = {"prometheus": "2.53.3", "node_exporter": "1.9.0"}
+# By program.
+SERVICES = {
+    "prometheus": "prometheus",
+    "node_exporter": "prometheus-node-exporter",
+    "nginx-prometheus-exporter": "prometheus-nginx-exporter",
+}
+DEBIANS = {"prometheus": "2.53.3", "node_exporter": "1.9.0", "nginx-prometheus-exporter": "1.4.1"}
 DEFAULTS = {"prometheus": "3.13.2", "node_exporter": "1.12.1"}  # the same programs under other names
 VARIABLES = {"prometheus": "prometheus", "node_exporter": "exporters_node"}
 
@@ -38,7 +43,7 @@ def everything(host: Any) -> str:
     )
 
 
-def test_both_run_from_their_archives(host: Any) -> None:
+def test_all_run_from_their_archives(host: Any) -> None:
     assert programs(host) == expected(DEBIANS)
 
 
@@ -65,7 +70,8 @@ def test_an_archive_with_another_checksum_is_refused_before_anything_changes_and
     assert not change(**trusted, **{f"{VARIABLES[name]}_version": version for name, version in DEFAULTS.items()})
 
     for host in hosts:
-        assert programs(host) == expected(DEFAULTS)
-        there = host.check_output("find /opt/gpuhosts -mindepth 2 -maxdepth 2 -printf '%P\\n' | sort").splitlines()
-        assert there == ["node_exporter/1.12.1", "prometheus/3.13.2"], "the versions before are gone"
+        assert programs(host) == expected(DEBIANS | DEFAULTS)
+        there = host.check_output("find /opt/gpuhosts -mindepth 2 -maxdepth 2 -type d -printf '%P\\n' | sort")
+        kept = ["nginx-prometheus-exporter/1.4.1", "node_exporter/1.12.1", "prometheus/3.13.2"]
+        assert there.splitlines() == kept, "the versions before are gone"
         assert host.check_output("curl --silent --fail http://127.0.0.1:9090/-/ready").endswith("Ready.")

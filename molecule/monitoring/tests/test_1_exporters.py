@@ -33,6 +33,13 @@ def test_answers_with_the_chosen_collectors(host: Any) -> None:
     assert 'node_systemd_unit_state{name="ssh.service",state="active"' in metrics
 
 
+def test_adds_what_keepers_of_engines_tell_and_misses_nothing_where_there_are_none(host: Any) -> None:
+    assert "node_textfile_scrape_error 0" in host.check_output(METRICS)
+    host.check_output("mkdir -m 755 /run/vllm/tiny-1 && echo 'gpuhosts_keeper_epoch 7' >/run/vllm/tiny-1/keeper.prom")
+    assert "gpuhosts_keeper_epoch 7" in host.check_output(METRICS)
+    host.check_output("rm -r /run/vllm/tiny-1")
+
+
 def test_is_in_a_sandbox(host: Any) -> None:
     assert host.check_output("systemctl show --property=ProtectSystem --value prometheus-node-exporter") == "strict"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,16 @@ if TYPE_CHECKING:
     from front_door import Answer, FrontDoor
 
 SERVERS = {"small": {9001, 9002}, "big": {9003, 9004}}
+LOG = "/var/log/nginx/access.log"
 
 
 def at_once(number: int, front_door: FrontDoor, model: str) -> list[Answer]:
     with ThreadPoolExecutor(number) as clients:
         return list(clients.map(lambda _: front_door.post(model=model, interval=0.1), range(number)))
+
+
+def logged(host: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in host.file(LOG).content_string.splitlines()]
 
 
 def test_runs_now_and_at_every_boot(host: Any) -> None:
@@ -50,6 +56,19 @@ def test_a_request_goes_to_the_servers_of_its_model(front_door: FrontDoor, model
 
     assert {answer.json["model"] for answer in answers} == {model}
     assert {answer.arrived["port"] for answer in answers} == SERVERS[model]
+
+
+def test_a_form_goes_to_the_servers_of_its_model(front_door: FrontDoor) -> None:
+    """As recordings are sent: bytes that are no text, before and after the field."""
+    sound = 'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+    parts = [sound.encode() + b"\xff\x00\r\n", b'Content-Disposition: form-data; name="model"\r\n\r\nbig']
+    parts += [b'Content-Disposition: form-data; name="prompt"\r\n\r\nHi']
+    body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=edge"}
+
+    assert front_door.request("POST", "/v1/completions", body, kind).json["model"] == "big"
+    unnamed = front_door.request("POST", "/v1/completions", body.replace(b'"model"', b'"other"'), kind)
+    assert (unnamed.status, unnamed.json["error"]["code"]) == (400, "model_missing")
 
 
 def test_path_arguments_and_body_arrive_unchanged(front_door: FrontDoor) -> None:
@@ -120,25 +139,69 @@ def test_a_request_without_a_fit_id_gets_one(front_door: FrontDoor) -> None:
     assert answer.arrived["headers"]["x-request-id"] == answer.headers["x-request-id"]
 
 
+def test_a_request_stays_in_its_trace(host: Any, front_door: FrontDoor) -> None:
+    trace, state = f"00-{'a1' * 16}-{'b2' * 8}-00", "vendor=1"
+    arrived = front_door.post(model="small", headers={"traceparent": trace, "tracestate": state}).arrived["headers"]
+
+    assert (arrived["traceparent"], arrived["tracestate"]) == (trace, state)
+    entry = logged(host)[-1]
+    assert (entry["traceparent"], entry["trace_id"]) == (trace, "a1" * 16)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "",
+        "00-not-a-trace",
+        f"00-{'0' * 32}-{'b2' * 8}-01",  # no trace
+        f"00-{'a1' * 16}-{'0' * 16}-01",  # no span
+        f"00-{'A1' * 16}-{'b2' * 8}-01",
+        f"00-{'a1' * 16}-{'b2' * 8}-01-more",  # version 00 has no more
+        f"ff-{'a1' * 16}-{'b2' * 8}-01",
+        f'00-{"a1" * 16}-{"b2" * 8}-01"}}',
+    ],
+)
+def test_a_request_without_a_trace_begins_one(host: Any, front_door: FrontDoor, wrong: str | None) -> None:
+    headers = {"tracestate": "vendor=1", "X-Request-ID": "id-3"} | ({} if wrong is None else {"traceparent": wrong})
+    arrived = front_door.post(model="small", headers=headers).arrived["headers"]
+
+    made = re.fullmatch("00-([0-9a-f]{32})-([0-9a-f]{16})-01", arrived["traceparent"])
+    assert made
+    assert made[1] != "a1" * 16
+    assert "tracestate" not in arrived, "it is that of another trace"
+    entry = logged(host)[-1]
+    assert (entry["id"], entry["trace_id"], entry["traceparent"]) == ("id-3", made[1], made[0])
+
+
+def test_a_trace_of_a_later_version_goes_on(front_door: FrontDoor) -> None:
+    trace = f"01-{'a1' * 16}-{'b2' * 8}-01-what.nobody-knows"
+    assert front_door.post(model="small", headers={"traceparent": trace}).arrived["headers"]["traceparent"] == trace
+
+
+def test_a_request_without_any_id_has_that_of_its_trace(front_door: FrontDoor) -> None:
+    answer = front_door.post(model="small")
+    assert answer.headers["x-request-id"] == answer.arrived["headers"]["traceparent"].split("-")[1]
+
+
 def test_the_log_has_the_timings_and_no_secrets(host: Any, front_door: FrontDoor) -> None:
     front_door.post(
         "/v1/completions?key-2", {"X-Request-ID": "id-2", "Authorization": "Bearer key-2"}, model="big", interval=0.2
     )
 
-    lines = host.file("/var/log/nginx/access.log").content_string.splitlines()
-    entry = [entry for entry in map(json.loads, lines) if entry["id"] == "id-2"][-1]
+    entry = [entry for entry in logged(host) if entry["id"] == "id-2"][-1]
     assert (entry["path"], entry["status"], entry["model"]) == ("/v1/completions", 200, "big")
     assert entry["server"] in ["127.0.0.1:9003", "127.0.0.1:9004"]
     assert entry["seconds"] > 0.1
     assert float(entry["server_first_byte_seconds"]) > 0.1
-    assert not [line for line in lines if "key-2" in line]
+    assert "key-2" not in host.file(LOG).content_string
 
 
 def test_a_busy_server_is_followed_by_another(host: Any, front_door: FrontDoor) -> None:
     answers = [front_door.post(model="small", busy=9001) for _ in range(4)]
 
     assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9002)}
-    assert '"server_status":"503, 200"' in host.file("/var/log/nginx/access.log").content_string
+    assert '"server_status":"503, 200"' in host.file(LOG).content_string
 
 
 def test_a_reload_keeps_streams(host: Any, front_door: FrontDoor) -> None:

@@ -1,12 +1,12 @@
-"""Prometheus and node_exporter from the packages of Ubuntu."""
+"""Prometheus and the exporters from the packages of Ubuntu."""
 
 from __future__ import annotations
 
 from typing import Any
 
 NAMED = {
-    "ubuntu2204": {"prometheus", "prometheus-node-exporter"},
-    "ubuntu2604": {"prometheus", "prometheus-node-exporter", "promtool"},
+    "ubuntu2204": {"prometheus", "prometheus-nginx-exporter", "prometheus-node-exporter"},
+    "ubuntu2604": {"prometheus", "prometheus-nginx-exporter", "prometheus-node-exporter", "promtool"},
 }
 
 
@@ -15,4 +15,4 @@ def test_the_packages_are_those_that_the_release_has(host: Any) -> None:
 
     named = {name for name in asked_for if name.startswith("prom")}
     assert named == NAMED[host.check_output("hostname")]
-    assert not host.file("/opt/gpuhosts").exists
+    assert host.file("/opt/gpuhosts").listdir() == ["metrics"]  # no program of an archive

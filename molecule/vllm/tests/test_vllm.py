@@ -25,11 +25,19 @@ def show(host: Any, unit_property: str) -> str:
     return host.check_output("systemctl show --value --property %s %s", unit_property, UNIT)
 
 
+def engine(host: Any) -> str:
+    """The process of the engine, which is the child of its keeper."""
+    return host.check_output("pgrep --parent %s", show(host, "MainPID"))
+
+
 @pytest.mark.parametrize(
     ("path", "user", "group", "mode"),
     [
         (CONFIG, "root", "vllm", 0o640),
         (ENVIRONMENT, "root", "vllm", 0o640),
+        ("/etc/vllm/instances/tiny-llama-1.json", "root", "vllm", 0o640),
+        ("/opt/vllm/lib/keeper.py", "root", "root", 0o644),
+        ("/run/vllm/tiny-llama-1/keeper.prom", "vllm", "vllm", 0o644),
         ("/etc/vllm/secrets.env", "root", "root", 0o600),
         ("/etc/systemd/system/vllm@.service", "root", "root", 0o644),
         ("/etc/systemd/system/vllm@tiny-llama-1.service.d/places.conf", "root", "root", 0o644),
@@ -56,7 +64,12 @@ def test_the_service_user_cannot_log_in(host: Any) -> None:
         ("UnitFileState", "enabled"),
         ("User", "vllm"),
         ("Restart", "always"),
-        ("StartLimitBurst", "5"),
+        ("Type", "notify"),
+        ("NotifyAccess", "main"),
+        ("StartLimitIntervalUSec", "0"),
+        ("WatchdogUSec", "15s"),
+        ("WatchdogSignal", "9"),
+        ("RuntimeDirectoryPreserve", "restart"),
         ("KillMode", "mixed"),
         ("SendSIGKILL", "yes"),
         ("TimeoutStopUSec", "2min"),
@@ -82,12 +95,12 @@ def test_the_engine_runs_from_the_complete_release(host: Any) -> None:
     assert host.file(f"{release}/.complete").exists
     # The stand-in's index has no uv, as a mirror of nothing but the packages of a lock; the lab's has it.
     assert host.check_output("cat %s/lib/python3*/site-packages/vllm-*.dist-info/INSTALLER", release) == "pip"
-    assert host.file(f"/proc/{show(host, 'MainPID')}/cmdline").content_string.startswith(f"{release}/bin/python")
+    assert host.file(f"/proc/{engine(host)}/cmdline").content_string.startswith(f"{release}/bin/python")
 
 
 def test_the_engine_may_write_where_its_environment_tells_it_to_and_nowhere_else(host: Any) -> None:
     host.check_output("chmod 777 /srv/models")
-    root = f"/proc/{show(host, 'MainPID')}/root"  # as the engine sees it
+    root = f"/proc/{engine(host)}/root"  # as the engine sees it
     touch = "runuser --user vllm -- touch"
     host.check_output(f"{touch} {root}/srv/huggingface/new {root}/var/lib/vllm/new")
     assert host.run(f"{touch} {root}/srv/models/new").stderr.endswith("Read-only file system\n")
@@ -114,12 +127,14 @@ def test_the_key_opens_the_api_and_nothing_else_does(host: Any) -> None:
 
 
 def test_the_key_is_for_root_and_the_engine_only(host: Any) -> None:
-    assert KEY in host.file(f"/proc/{show(host, 'MainPID')}/environ").content_string
+    variables = host.file(f"/proc/{engine(host)}/environ").content_string
+    assert KEY in variables
+    assert "GPUHOSTS_KEEPER_TOKEN" not in variables, "the engine has no use for what its keeper knows"
     commands = host.check_output("ps -e -o args")
     assert "vllm serve" in commands
     assert KEY not in commands
     assert KEY not in host.check_output("journalctl --no-pager")
-    as_nobody = host.run("runuser --user nobody -- cat /proc/%s/environ /etc/vllm/secrets.env", show(host, "MainPID"))
+    as_nobody = host.run("runuser --user nobody -- cat /proc/%s/environ /etc/vllm/secrets.env", engine(host))
     assert as_nobody.stderr.count("Permission denied") == 2
 
 
@@ -139,6 +154,31 @@ def test_the_planner_is_told_what_runs_here(host: Any) -> None:
             }
         ],
     }
+
+
+def test_the_keeper_tells_that_it_serves(host: Any) -> None:
+    metrics = host.file("/run/vllm/tiny-llama-1/keeper.prom").content_string
+    assert 'gpuhosts_keeper_state{id="tiny-llama-1",rank="0",state="serving"} 1' in metrics.splitlines()
+    assert show(host, "StatusText").startswith("serving, epoch ")
+
+
+@pytest.mark.parametrize("who", ["engine", "keeper", "both"])
+def test_whoever_is_killed_all_of_it_starts_anew(host: Any, who: str) -> None:
+    processes = {"keeper": show(host, "MainPID"), "engine": engine(host)}
+    killed = [process for name, process in processes.items() if who in (name, "both")]
+    host.check_output(f"kill -9 {' '.join(killed)}")
+
+    # Not at once: what was killed may still hold the port for a moment, and answer nobody.
+    host.check_output("sleep 2; curl --silent --fail --retry 9 --retry-all-errors %s/health", URL)
+
+    assert show(host, "MainPID") != processes["keeper"]
+    assert engine(host) != processes["engine"]
+    said = {
+        "engine": "the engine was killed by SIGKILL",
+        "keeper": "the keeper was killed",
+        "both": "the keeper was killed",
+    }
+    assert f'reason="{said[who]}"' in host.file("/run/vllm/tiny-llama-1/keeper.prom").content_string
 
 
 def test_an_option_that_vllm_refuses_never_reaches_the_service(hosts: list[Any], change: Callable[..., str]) -> None:
@@ -224,6 +264,6 @@ def test_an_instance_that_is_not_wanted_any_more_goes(hosts: list[Any], change: 
         assert (show(host, "ActiveState"), show(host, "UnitFileState")) == ("inactive", "disabled")
         assert not host.file(CONFIG).exists
         assert not host.file("/etc/systemd/system/vllm@tiny-llama-1.service.d").exists
-        assert not host.file(ENVIRONMENT).exists
+        assert host.file("/etc/vllm/instances").listdir() == []
         assert host.run("pgrep --uid vllm").stdout == ""
     assert "gpuhosts-vllm" not in hosts[0].check_output("ufw status")

@@ -1,7 +1,7 @@
 """The files that an engine is started from, and which engines have to start anew; private to the collection.
 
-A unit's runtime directory is made anew at every start. An engine that is older than one of its files therefore runs
-from older files, whoever changed them and however the run ended that did: nothing has to be remembered for it.
+A unit leaves a mark at every start. An engine that is older than one of its files therefore runs from older files,
+whoever changed them and however the run ended that did: nothing has to be remembered for it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][a-z0-9
 # What JSON may hold as it is, and YAML may not, or would take for the end of a line.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _RUNS = ("active", "reloading")
+_STARTS = "activating"  # systemd would find nothing to do for one that waits for a path which is not wanted any more
 
 
 def options_file(engine_args: Mapping[str, Any], header: str) -> str:
@@ -50,7 +51,7 @@ def local_fact(instances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             "rank": instance["node"]["rank"],
             "gpus": instance["node"]["gpus"],
             "tensor": instance["engine_args"].get("tensor-parallel-size"),
-            "master_port": instance["engine_args"].get("master-port"),
+            "master_port": instance.get("rendezvous_port"),
         }
         for instance in instances
     ]
@@ -79,7 +80,7 @@ class Unit:
 
     active: str = "inactive"  # systemd's ActiveState
     enabled: bool = False  # starts at boot
-    started: float = 0  # mtime of its runtime directory, in seconds since the epoch; 0: there is none
+    started: float = 0  # mtime of the mark that it left at its start, in seconds since 1970; 0: there is none
 
     @property
     def runs(self) -> bool:
@@ -90,7 +91,7 @@ class Unit:
 def units_from_properties(output: str, started: Mapping[str, float]) -> dict[str, Unit]:
     """The units in the output of ``systemctl show --property=Id,ActiveState,UnitFileState``, by ID of the instance.
 
-    :param started: when the runtime directory of an instance was made.
+    :param started: when an instance left its mark.
     """
     units = {}
     for block in output.strip().split("\n\n"):
@@ -106,7 +107,7 @@ def units_from_properties(output: str, started: Mapping[str, float]) -> dict[str
 class Work:
     """What has to be done to the instances of a host, each list by ID."""
 
-    restart: list[str]  # wanted, and run from older files
+    restart: list[str]  # wanted, and run, or wait at their start, from older files
     start: list[str]  # wanted, and do not run, or not at the next boot
     remove: list[str]  # not wanted any more
     disturbed: list[str]  # run, and have to stop: their requests must have gone elsewhere before
@@ -122,9 +123,8 @@ def work_to_do(
     :param changing: instances that will get another file.
     """
     wanted, changing = set(wanted), set(changing)
-    restart = sorted(
-        name for name in wanted if units[name].runs and (name in changing or touched.get(name, 0) > units[name].started)
-    )
+    older = {name for name in wanted if name in changing or touched.get(name, 0) > units[name].started}
+    restart = sorted(name for name in older if units[name].runs or units[name].active == _STARTS)
     start = sorted(name for name in wanted if not (units[name].runs and units[name].enabled))
     remove = sorted(set(units) - wanted)
-    return Work(restart, start, remove, sorted(restart + [name for name in remove if units[name].runs]))
+    return Work(restart, start, remove, sorted(name for name in restart + remove if units[name].runs))

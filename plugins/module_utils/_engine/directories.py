@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["drop_in", "mount_units", "unusable", "written"]
+__all__ = ["drop_in", "is_below", "is_of_the_system", "mount_units", "unusable", "written"]
 
 # Read by vLLM 0.33 (envs.py) and by what it runs on: huggingface_hub, transformers, PyTorch, Triton, FlashInfer, CUDA,
 # Python. Those that vLLM only reads from, such as VLLM_LOGGING_CONFIG_PATH and CUDA_HOME, are none of them.
@@ -118,6 +118,11 @@ def is_below(path: str, place: str) -> bool:
     return f"{path}/".startswith(f"{place.rstrip('/')}/")
 
 
+def is_of_the_system(path: str) -> bool:
+    """Whether a directory belongs to the system itself, so that a container must not get the host's."""
+    return path in _SHARED or path.lstrip("/") in _CLOSED
+
+
 def mount_units(paths: Iterable[str]) -> list[str]:
     """The names that systemd has for whatever may be mounted on the way to these paths, or at them."""
     on_the_way: set[str] = set()
@@ -127,11 +132,12 @@ def mount_units(paths: Iterable[str]) -> list[str]:
     return [f"{_escaped(place)}.mount" for place in sorted(on_the_way)]
 
 
-def drop_in(needed: Iterable[str], opened: Iterable[str], header: str) -> str:
+def drop_in(needed: Iterable[str], opened: Iterable[str], header: str, *, contained: bool = False) -> str:
     """What systemd reads beside the unit of an instance.
 
     :param needed: paths without which the engine must not be started.
     :param opened: those of them that it may write to, besides its user's home.
+    :param contained: Docker runs it, and its main process is a client of Docker.
     """
     places = list(dict.fromkeys(needed))
     mounts = " ".join(mount_units(places))
@@ -141,13 +147,16 @@ def drop_in(needed: Iterable[str], opened: Iterable[str], header: str) -> str:
         "# once would be the end of the engine, though it comes later; WantsMountsFor= is new in systemd 256.\n"
         f"Wants={mounts}\nAfter={mounts}\n"
         # Else this target, and whatever comes after it, would wait for the engine.
-        "After=multi-user.target\n\n"
-        "[Service]\n"
-        "# A start that waits does not fail, and uses up no start limit.\n"
+        "After=multi-user.target\n"
+        # Not Requires: the container outlives a restart of the daemon, and so does this unit.
+        + ("Wants=docker.service\nAfter=docker.service\n" if contained else "")
+        + "\n[Service]\n"
+        + ("SupplementaryGroups=docker\n" if contained else "")
+        + "# A start that waits does not fail.\n"
         "TimeoutStartSec=infinity\n"
         f"ExecStartPre={_WAIT} {' '.join(map(_word, places))}\n"
         # With "-", the wait comes first: without, a path that is not there ends the unit.
-        + "".join(f"ReadWritePaths=-{path}\n" for path in sorted(set(opened)))
+         + "".join(f"ReadWritePaths=-{path}\n" for path in sorted(set(opened)))
     )
 
 

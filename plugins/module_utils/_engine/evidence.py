@@ -34,10 +34,11 @@ _FATAL = re.compile(
     r"^(?:Fatal Python error: |terminate called |.*error while loading shared libraries: "
     r"|(?:vllm|\S*python\S*|\S*/vllm|usage|\S+\.py)\b[^:]*: error: )"
 )
-_SYSTEMD = re.compile(r"^\S+\.service: ")
+_SYSTEMD = re.compile(r"^(?:\S+\.service|keeper): ")  # and the keeper of the engine, which is its parent
 _KILLED = re.compile(
     r"killed by the OOM killer|code=(?:killed|dumped)|status=2\d\d/|Failed at step |Failed to load environment files"
     r"|Unable to locate executable|Failed to (?:set up|spawn|execute)|timed out"
+    r"|^keeper: (?:cannot |.* (?:was killed by SIG|cannot be started: |gave no token |was not healthy |was silent ))"
 )
 # What the other processes say of it afterwards.
 _ECHO = re.compile(

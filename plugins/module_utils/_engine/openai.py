@@ -21,6 +21,7 @@ QUESTION: dict[str, dict[str, Any]] = {
     "model": {"type": "str", "required": True},
     "api_key": {"type": "str", "default": "", "no_log": True},
     "prompt": {"type": "str", "default": "Say hello."},
+    "task": {"type": "str", "default": "generate", "choices": ["generate", "embed", "score", "classify", "transcribe"]},
 }
 
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
@@ -70,7 +71,7 @@ class OpenAiClient:
         self._host, self._port, self._base = host, port, parts.path.rstrip("/")
         self._name = host if port is None else f"{host}:{port}"  # for messages
         self._timeout = timeout
-        self._headers = {"Content-Type": "application/json"}
+        self._headers: dict[str, str] = {}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
@@ -91,12 +92,16 @@ class OpenAiClient:
         except (KeyError, TypeError, ValueError) as error:
             raise ApiError(f"/v1/models of {self._name} is no list of models: {_shown(answer)}") from error
 
+    def post(self, path: str, content: bytes, content_type: str = "application/json") -> str:
+        """Body of a POST that is answered with 200."""
+        return self._body("POST", path, content, content_type)
+
     def complete(self, model: str, prompt: str, max_tokens: int) -> str:
         """The text of one completion, in one piece; unlike a chat, every model that generates can do it."""
         path = "/v1/completions"
         # Not ended by the model itself: its first token may be the one that says so.
         body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
-        answer = self._body("POST", path, body)
+        answer = self.post(path, json.dumps(body).encode())
         try:
             choice = json.loads(answer)["choices"][0]
             text, reason = choice["text"], choice.get("finish_reason")
@@ -120,7 +125,7 @@ class OpenAiClient:
         }
         start = time.monotonic()
         pieces, first = [], 0.0
-        with self._ask("POST", path, body) as answer:
+        with self._ask("POST", path, json.dumps(body).encode()) as answer:
             for event in self._events(self._checked(answer, path), path):
                 # A model that reasons may use up its tokens before it comes to the answer.
                 piece = next((event["delta"][key] for key in _PIECES if event.get("delta", {}).get(key)), "")
@@ -132,12 +137,13 @@ class OpenAiClient:
         return Chat("".join(pieces), len(pieces), first, time.monotonic() - start)
 
     @contextmanager
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[http.client.HTTPResponse]:
+    def _ask(
+        self, method: str, path: str, content: bytes | None = None, content_type: str = "application/json"
+    ) -> Iterator[http.client.HTTPResponse]:
         """The answer to a request, to be read inside the ``with``."""
         connection = self._make(self._host, self._port, timeout=self._timeout)
-        content = None if body is None else json.dumps(body)
         try:
-            connection.request(method, self._base + path, content, self._headers)
+            connection.request(method, self._base + path, content, {**self._headers, "Content-Type": content_type})
             with connection.getresponse() as answer:
                 yield answer
         except (OSError, http.client.HTTPException) as error:
@@ -145,8 +151,10 @@ class OpenAiClient:
         finally:
             connection.close()
 
-    def _body(self, method: str, path: str, body: dict[str, Any] | None = None) -> str:
-        with self._ask(method, path, body) as answer:
+    def _body(
+        self, method: str, path: str, content: bytes | None = None, content_type: str = "application/json"
+    ) -> str:
+        with self._ask(method, path, content, content_type) as answer:
             return self._checked(answer, path).read().decode("utf-8", "replace")
 
     def _checked(self, answer: http.client.HTTPResponse, path: str) -> http.client.HTTPResponse:

@@ -1,24 +1,26 @@
 """Waits until a vLLM instance really answers, or has nothing left to answer; private to the collection.
 
 A healthy ``/health`` alone proves little: engines were seen to crash on their first request. So the stages are the
-systemd unit, ``/health``, the model in ``/v1/models``, and a completion with text in it.
+systemd unit, ``/health``, the model in ``/v1/models``, and an answer of the kind that the model is for.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .._errors import ApiError, BusyError, NotReadyError, RefusedError
 from .openai import OpenAiClient, parse_cache_config, parse_requests
+from .probe import ask
 
-__all__ = ["Ready", "UnitState", "boot_of", "wait_until_idle", "wait_until_ready"]
+__all__ = ["Ready", "UnitState", "boot_of", "wait_until_idle", "wait_until_ready", "wait_until_served"]
 
 POLL_SECONDS = 1.0
-TOKENS = 8  # of the completion
+TOKENS = 8  # of a completion
 # What vLLM says in the metric cache_config_info that it resolved.
 NUMBERS = ("num_gpu_blocks", "block_size", "kv_cache_size_tokens", "kv_cache_max_concurrency", "gpu_memory_utilization")
 
@@ -70,6 +72,7 @@ def wait_until_ready(
     client: OpenAiClient,
     look_at_unit: Callable[[], UnitState],
     *,
+    task: str,
     model: str,
     prompt: str,
     timeout_seconds: float,
@@ -79,19 +82,59 @@ def wait_until_ready(
 
     :raises NotReadyError: the unit has failed or restarts in a loop, the API key is wrong, or the time is up.
     """
+
+    def stages() -> Iterator[str | Mapping[str, Any]]:
+        yield "health"
+        _check_health(client)
+        yield "models"
+        entry = _listed(client, model)
+        yield "answer"
+        ask(client, task, model, prompt, TOKENS)
+        yield _effective(entry, client.text("/metrics"))
+
+    return _wait(stages, look_at_unit, timeout_seconds, max_restarts)
+
+
+def wait_until_served(
+    keeper_says: Callable[[], str],
+    look_at_unit: Callable[[], UnitState],
+    *,
+    timeout_seconds: float,
+    max_restarts: int,
+) -> Ready:
+    """Wait on a node that has no API until its keeper says that the instance answers.
+
+    :param keeper_says: the metrics of the keeper; "" where there are none.
+    :raises NotReadyError: the unit has failed or restarts in a loop, or the time is up.
+    """
+
+    def stages() -> Iterator[str | Mapping[str, Any]]:
+        yield "keeper"
+        found = re.search(r'^gpuhosts_keeper_state\{[^}]*\bstate="(\w+)"[^}]*\} 1$', keeper_says(), re.MULTILINE)
+        if not found or found[1] != "serving":
+            raise ApiError(f"its keeper says {found[1] if found else 'nothing'!r}")
+        yield {}
+
+    return _wait(stages, look_at_unit, timeout_seconds, max_restarts)
+
+
+def _wait(
+    stages: Callable[[], Iterator[str | Mapping[str, Any]]],
+    look_at_unit: Callable[[], UnitState],
+    timeout_seconds: float,
+    max_restarts: int,
+) -> Ready:
+    """Go through stages, which yield their names, and in the end what the engine has resolved."""
     start = time.monotonic()
     restarts_before = look_at_unit().restarts  # those of a year in service are not a crash loop
     while True:
         stage = "unit"
         try:
             _check_unit(look_at_unit(), restarts_before, max_restarts)
-            stage = "health"
-            _check_health(client)
-            stage = "models"
-            entry = _listed(client, model)
-            stage = "completion"
-            client.complete(model, prompt, TOKENS)
-            return Ready(time.monotonic() - start, _effective(entry, client.text("/metrics")))
+            for reached in stages():
+                if not isinstance(reached, str):
+                    return Ready(time.monotonic() - start, dict(reached))
+                stage = reached
         except RefusedError as error:
             raise NotReadyError(stage, str(error)) from error
         except ApiError as error:

@@ -19,7 +19,7 @@ from .places import diff_of
 from .selinux import TOOLS, Needs, is_enabled, selinux_steps
 from .steps import Step
 
-__all__ = ["ARGUMENTS", "Access", "Resolve", "addresses_of", "look"]
+__all__ = ["ARGUMENTS", "Access", "Opening", "Resolve", "addresses_of", "look"]
 
 # Documented in plugins/doc_fragments/access.py.
 ARGUMENTS: Mapping[str, Any] = {
@@ -35,6 +35,15 @@ ARGUMENTS: Mapping[str, Any] = {
 _NAME_LENGTH = 17  # of a policy of firewalld (firewalld.policy(5))
 
 Resolve = Callable[[str], list[str]]  # the addresses of a name; [] where it has none
+
+
+@dataclass(frozen=True)
+class Opening:
+    """TCP ports from one to another, and who may reach these."""
+
+    first: int
+    last: int
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,17 @@ class Access:
         return [sentence for step in (*self.selinux, *self.firewall) for sentence in step.says]
 
 
-def look(root: Path, ask: Ask, given: Mapping[str, Any] | None, addresses_of: Resolve) -> Access:
-    """Compare a host with the option ``access`` of a module; None: nothing is looked after."""
+def look(
+    root: Path,
+    ask: Ask,
+    given: Mapping[str, Any] | None,
+    addresses_of: Resolve,
+    openings: Callable[[], Iterable[Opening]] = tuple,
+) -> Access:
+    """Compare a host with the option ``access`` of a module; None: nothing is looked after.
+
+    ``openings`` are for others than those who may reach what the service listens on.
+    """
     if not given:
         return Access()
     if len(given["name"]) > _NAME_LENGTH:
@@ -74,7 +92,10 @@ def look(root: Path, ask: Ask, given: Mapping[str, Any] | None, addresses_of: Re
     reached = {port for address, port in endpoints if not _is_loopback(address)}
 
     def rules() -> list[Rule]:
-        return [Rule(port, source) for source in _sources(given["allow_from"], addresses_of) for port in reached]
+        open_to_all = [Rule(port, source) for source in _sources(given["allow_from"], addresses_of) for port in reached]
+        return open_to_all + [
+            Rule(one.first, source, one.last) for one in openings() for source in _sources(one.sources, addresses_of)
+        ]
 
     firewall, warnings = ([], []) if given["firewall"] == "none" else firewall_steps(root, ask, given["name"], rules)
     packages = (TOOLS,) if selinux and not (root / "usr/sbin/semanage").exists() else ()

@@ -11,14 +11,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .._errors import ConfigFileError
 from .daemon_json import decode, parse
 from .system import Run
 
-__all__ = ["CDI_SINCE", "SETTINGS", "Engine", "at_least", "owners_of", "read_engine", "wait_for"]
+__all__ = [
+    "CDI_SINCE",
+    "INSTANCE",
+    "SETTINGS",
+    "Container",
+    "Engine",
+    "at_least",
+    "container_named",
+    "containers_of",
+    "has_image",
+    "instances_by_container",
+    "is_installed",
+    "owners_of",
+    "read_engine",
+    "wait_for",
+]
 
 SETTINGS = "/etc/docker/daemon.json"
+INSTANCE = "gpuhosts.vllm.instance"  # label of a container
 CDI_SINCE = "25.0"
 
 _SOCKET = "run/docker.sock"
@@ -72,7 +89,43 @@ def read_engine(root: Path, owners: Mapping[str, str] | None = None) -> Engine:
         content = b""
     except OSError as error:
         raise ConfigFileError(f"{SETTINGS} cannot be read: {error.strerror}. Move it out of the way.") from error
-    return Engine(owners or {}, _ask(root / _SOCKET), content)
+    return Engine(owners or {}, _ask(root / _SOCKET, "/info"), content)
+
+
+def instances_by_container(root: Path) -> dict[str, str]:
+    """The instances of the fleet that run in containers, by the ids of these; {} where no engine runs."""
+    found = _ask(root / _SOCKET, f"/containers/json?filters={quote(json.dumps({'label': [INSTANCE]}))}", list)
+    return {one["Id"]: one["Labels"][INSTANCE] for one in found or ()}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container, running or not."""
+
+    image: str
+    instance: str  # of the fleet; "": it is somebody else's
+
+
+def container_named(root: Path, name: str) -> Container | None:
+    """The container of a name; None where there is none, or no engine runs."""
+    found = _ask(root / _SOCKET, f"/containers/{name}/json")
+    return Container(found["Config"]["Image"], (found["Config"]["Labels"] or {}).get(INSTANCE, "")) if found else None
+
+
+def containers_of(root: Path) -> int | None:
+    """How many containers an engine has, running or not; None when it does not answer."""
+    found = _ask(root / _SOCKET, "/containers/json?all=true", list)
+    return None if found is None else len(found)
+
+
+def is_installed(root: Path) -> bool:
+    """Whether there is a program of an engine."""
+    return any((root / place.lstrip("/")).exists() for place in _PLACES[1:])
+
+
+def has_image(root: Path, name: str) -> bool:
+    """Whether an engine that runs has an image of a name."""
+    return _ask(root / _SOCKET, f"/images/{name}/json") is not None
 
 
 def owners_of(root: Path, manager: str, run: Run) -> dict[str, str]:
@@ -114,15 +167,15 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _ask(path: Path) -> Mapping[str, Any] | None:
-    """What the engine says of itself; None when it does not answer."""
+def _ask(path: Path, about: str, kind: type = dict) -> Any:
+    """What the engine says; None when it does not answer, or has no such thing."""
     connection = _Connection(path)
     try:
-        connection.request("GET", "/info")
+        connection.request("GET", about)
         answer = connection.getresponse()
         info = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
         connection.close()
-    return info if answer.status == http.client.OK and isinstance(info, dict) else None
+    return info if answer.status == http.client.OK and isinstance(info, kind) else None

@@ -27,6 +27,12 @@ __all__ = ["Plan", "Wishes", "describe", "plan_docker"]
 
 _SERVICE = "docker"
 _BACKEND = "firewall-backend"
+# What holds unless docker_engine_settings says otherwise. Without the first, a restart of Docker ends what runs in it.
+_OURS: Mapping[str, Any] = {
+    "live-restore": True,
+    "log-driver": "json-file",
+    "log-opts": {"max-size": "100m", "max-file": "5"},
+}
 # Docker switches forwarding on with iptables only (https://docs.docker.com/engine/network/firewall-nftables/).
 _FORWARDING = {
     "/etc/sysctl.d/60-gpuhosts-docker.conf": (
@@ -72,6 +78,7 @@ def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[st
             f"docker_engine_source is '{wishes.source}', but {host.platform} of {host.name} has no Docker Engine of "
             f"its own. Set docker_engine_source to '{next(iter(sources))}'."
         )
+    settings = merge(_OURS, wishes.settings)
     options = wishes.settings.get("log-opts") or {}
     if not all(isinstance(value, str) for value in options.values()):
         raise ContainersError(
@@ -89,12 +96,11 @@ def plan_docker(engine: Engine, wishes: Wishes, host: Host, platform: Mapping[st
     if strangers:
         return Plan(vendor, strangers, notes=(_left_alone(engine, wishes, host, strangers),))
     current = engine.settings
-    if wishes.settings.get("live-restore") and _is_in_swarm(engine):
+    if settings["live-restore"] and _is_in_swarm(engine):
         raise ContainersError(
             f"The engine of {host.name} is in swarm mode, in which it refuses to start with live-restore. Let it leave "
             f"the swarm (docker swarm leave), or set live-restore to false in docker_engine_settings."
         )
-    settings = dict(wishes.settings)
     if firewall != "iptables" or current.get(_BACKEND, firewall) != firewall:
         settings[_BACKEND] = firewall
     merged = merge(current, settings)

@@ -32,10 +32,20 @@ _PRIORITY = 100
 
 
 class Rule(NamedTuple):
-    """A TCP port, and who may reach it: an address or a network."""
+    """A TCP port, or all from one to another, and who may reach it: an address or a network."""
 
     port: int
     source: str
+    last: int = 0  # 0: there is one port
+
+    @property
+    def high(self) -> int:
+        """The last port."""
+        return self.last or self.port
+
+    def ports(self, dash: str) -> str:
+        """The port, or both ends with something between."""
+        return f"{self.port}{dash}{self.last}" if self.last else str(self.port)
 
     @property
     def version(self) -> int:
@@ -43,7 +53,7 @@ class Rule(NamedTuple):
         return ip_network(self.source).version
 
     def __str__(self) -> str:
-        return f"TCP port {self.port} for {self.source}"
+        return f"TCP port{'s' * bool(self.last)} {self.ports('-')} for {self.source}"
 
 
 def firewall_steps(
@@ -96,14 +106,15 @@ def _firewalld(root: Path, name: str, now: str, rules: Sequence[Rule]) -> list[S
 def _rich(rule: Rule) -> str:
     """A rule in firewalld's language, as firewalld itself writes it."""
     return (
-        f'rule family="ipv{rule.version}" source address="{rule.source}" port port="{rule.port}" protocol="tcp" accept'
+        f'rule family="ipv{rule.version}" source address="{rule.source}" '
+        f'port port="{rule.ports("-")}" protocol="tcp" accept'
     )
 
 
 def _plain(text: str) -> str:
     """A rule of firewalld for people; one that is not as ours are stays as it is."""
-    ours = r'rule family="ipv[46]" source address="(\S+)" port port="(\d+)" protocol="tcp" accept'
-    return re.sub(ours, r"TCP port \2 for \1", text)
+    ours = r'rule family="ipv[46]" source address="(\S+)" port port="(\d+)(?:-(\d+))?" protocol="tcp" accept'
+    return re.sub(ours, lambda found: str(Rule(int(found[2]), found[1], int(found[3] or 0))), text)
 
 
 def _policy(name: str, rules: Iterable[Rule]) -> str:
@@ -114,7 +125,7 @@ def _policy(name: str, rules: Iterable[Rule]) -> str:
     """
     lines = [
         f'  <rule family="ipv{rule.version}"><source address="{rule.source}"/>'
-        f'<port port="{rule.port}" protocol="tcp"/><accept/></rule>'
+        f'<port port="{rule.ports("-")}" protocol="tcp"/><accept/></rule>'
         for rule in rules
     ]
     return "\n".join(
@@ -149,7 +160,7 @@ class _Entry(NamedTuple):
             own.version == other.version
             and int(other[0]) <= int(own[0])
             and int(own[-1]) <= int(other[-1])
-            and any(low == "any" or int(low) <= rule.port <= int(high or low) for low, _, high in ranges)
+            and any(low == "any" or int(low) <= rule.port <= rule.high <= int(high or low) for low, _, high in ranges)
         )
 
 
@@ -161,9 +172,9 @@ def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list
     text = read_text(root / "etc/ufw/user.rules") + "\n" + read_text(root / "etc/ufw/user6.rules")
     entries = [_Entry(*found) for found in re.findall(_ENTRY, text)]
     there = {
-        Rule(int(entry.ports), entry.source): entry
+        Rule(int(found[1]), entry.source, int(found[2] or 0)): entry
         for entry in entries
-        if entry.protocol == "tcp" and entry.ports.isdigit()
+        if entry.protocol == "tcp" and (found := re.fullmatch(r"(\d+)(?::(\d+))?", entry.ports))
     }
     ours = {rule for rule, entry in there.items() if bytes.fromhex(entry.comment).decode() == name}
     without_6 = re.search(r"(?mi)^IPV6=['\"]?no", read_text(root / "etc/default/ufw"))
@@ -185,7 +196,7 @@ def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list
 
 
 def _words(rule: Rule) -> tuple[str, ...]:
-    return ("proto", "tcp", "from", rule.source, "to", "any", "port", str(rule.port))
+    return ("proto", "tcp", "from", rule.source, "to", "any", "port", rule.ports(":"))
 
 
 def _opens(rule: Rule, refuses: _Entry, same: _Entry | None) -> str:

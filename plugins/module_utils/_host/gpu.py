@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from .rdma import RdmaPort
+
 __all__ = ["Gpu", "GpuHost", "GpuProcess", "MigDevice"]
 
 
@@ -73,6 +75,7 @@ class GpuHost:
     cuda_version: str | None = None  # newest that the driver runs, "13.0"
     link: str | None = None  # what holds a domain together: nvlink, pcie (one root), host
     domains: tuple[tuple[int, ...], ...] = ()  # disjoint sets of GPU indices, all GPUs but lost ones
+    rdma: tuple[RdmaPort, ...] = ()  # what NCCL can reach other hosts by, besides TCP
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a fact."""
@@ -84,4 +87,5 @@ class GpuHost:
         known = {field.name: facts[field.name] for field in fields(cls) if field.name in facts}
         known["gpus"] = tuple(Gpu.from_dict(gpu) for gpu in facts.get("gpus", ()))
         known["domains"] = tuple(tuple(domain) for domain in facts.get("domains", ()))
+        known["rdma"] = tuple(RdmaPort(**port) for port in facts.get("rdma", ()))
         return cls(**known)

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .._units import GIB
+from .docker import instances_by_container
 from .gpu import Gpu
+from .keepers import KeeperState, read_keepers
 from .pci import kernel_name
+from .rdma import RdmaPort, read_ports
 from .system import Run, read_text, run
 
 __all__ = ["CdiSpec", "Disk", "Listener", "Machine", "Port", "Process", "Space", "Wanted", "read_machine"]
@@ -151,12 +154,14 @@ class Machine:
     shm_gib: float | None = None
     memlock: str | None = None  # "unlimited", or bytes: of the engines that run, else the most that one can be given
     rdma_devices: tuple[str, ...] | None = None
+    rdma_ports: tuple[RdmaPort, ...] = ()
     iommu_types: tuple[str, ...] | None = None  # of the GPUs' groups: DMA, DMA-FQ, identity; () without an IOMMU
     acs_bridges: tuple[str, ...] | None = None  # PCI addresses above GPUs that send peer traffic to the root complex
     listeners: tuple[Listener, ...] | None = None  # on the ports that were asked for
     spaces: tuple[Space, ...] = ()
     processes: tuple[Process, ...] = ()  # those that were asked for and still run
     engines: tuple[str, ...] = ()  # instances that the role vllm has put here
+    keepers: tuple[KeeperState, ...] = ()  # of these instances
     gpus_before: tuple[str, ...] | None = None  # UUIDs of the GPUs when models were last served
     cdi_specs: tuple[CdiSpec, ...] = ()
     fabric_manager_active: bool | None = None  # its unit
@@ -176,6 +181,8 @@ class Machine:
             ("spaces", lambda space: Space(**space)),
             ("processes", lambda process: Process(**process)),
             ("cdi_specs", CdiSpec.from_dict),
+            ("keepers", lambda keeper: KeeperState(**keeper)),
+            ("rdma_ports", lambda port: RdmaPort(**port)),
         )
         for name, record in records:
             if values.get(name):
@@ -185,26 +192,32 @@ class Machine:
 
 def read_machine(wanted: Wanted, gpus: Sequence[Gpu] = (), *, root: Path = Path("/"), run: Run = run) -> Machine:
     """Read the host; ``gpus`` say which bridges and processes are of interest."""
+    containers = instances_by_container(root)
     machine: dict[str, Any] = {
         "python": platform.python_version(),
         "time_epoch": time.time(),
         "clock_synchronized": _clock_synchronized(run),
         "reboot_for": _reboot_for(root),
-        "listeners": _listeners(root, {port.number for port in wanted.ports}),
+        "listeners": _listeners(root, {port.number for port in wanted.ports}, containers),
         "spaces": tuple(_space(root, disk) for disk in wanted.disks),
     }
     if wanted.gpu_host:
         devices = [root / "sys/bus/pci/devices" / kernel_name(gpu.pci_bus_id) for gpu in gpus if gpu.pci_bus_id]
+        engines = _fact(root, "gpuhosts_vllm", "instances", "id") or ()
         pids = sorted({process.pid for gpu in gpus for process in gpu.processes})
         machine.update(
             vllm_python=_python_version(run, wanted.vllm_python),
             shm_gib=_shm_gib(root),
-            memlock=_memlock(root),
+            memlock=_memlock(root, containers),
             rdma_devices=_names(root / "sys/class/infiniband"),
+            rdma_ports=read_ports(root),
             iommu_types=_iommu_types(devices),
             acs_bridges=_acs_bridges(devices),
-            processes=tuple(process for process in (_process(root, pid) for pid in pids) if process.command),
-            engines=_fact(root, "gpuhosts_vllm", "instances", "id") or (),
+            processes=tuple(
+                process for process in (_process(root, pid, containers) for pid in pids) if process.command
+            ),
+            engines=engines,
+            keepers=tuple(read_keepers(root, engines)),
             gpus_before=_fact(root, "gpuhosts_gpus", "gpus", "uuid"),
             cdi_specs=tuple(_cdi_specs(root)),
             fabric_manager_active=_active(run, "nvidia-fabricmanager.service"),
@@ -273,10 +286,12 @@ def _shm_gib(root: Path) -> float | None:
     return round(shm.f_blocks * shm.f_frsize / GIB, 3)
 
 
-def _memlock(root: Path) -> str | None:
+def _memlock(root: Path, containers: Mapping[str, str]) -> str | None:
     """What the engines that run have; where none runs, the most that systemd (process 1) can give to one."""
     engines = [
-        path.parent for path in root.glob("proc/[0-9]*/cgroup") if ENGINE.fullmatch(_unit(read_text(path)) or "")
+        path.parent
+        for path in root.glob("proc/[0-9]*/cgroup")
+        if ENGINE.fullmatch(_unit(read_text(path), containers) or "")
     ]
     limits = [limit for limit in (_limit(engine, "soft") for engine in engines) if limit]
     if limits:
@@ -294,18 +309,24 @@ def _limit(process: Path, which: str) -> str | None:
     return found and found.group(which)
 
 
-def _process(root: Path, pid: int) -> Process:
+def _process(root: Path, pid: int, containers: Mapping[str, str]) -> Process:
     directory = root / "proc" / str(pid)
-    return Process(pid, read_text(directory / "comm") or None, _unit(read_text(directory / "cgroup")))
+    return Process(pid, read_text(directory / "comm") or None, _unit(read_text(directory / "cgroup"), containers))
 
 
-def _unit(cgroup: str) -> str | None:
-    """The innermost systemd unit in a ``/proc/PID/cgroup``: ``0::/system.slice/nginx.service``."""
+def _unit(cgroup: str, containers: Mapping[str, str]) -> str | None:
+    """The innermost systemd unit in a ``/proc/PID/cgroup``: ``0::/system.slice/nginx.service``.
+
+    Of a process in a container it is the unit that runs the container: ``0::/system.slice/docker-ID.scope``.
+    """
+    for container in re.findall(r"[0-9a-f]{64}", cgroup):
+        if container in containers:
+            return f"vllm@{containers[container]}.service"
     units = [part for part in re.split(r"[/\n]", cgroup) if part.endswith((".service", ".scope"))]
     return units[-1] if units else None
 
 
-def _listeners(root: Path, ports: AbstractSet[int]) -> tuple[Listener, ...] | None:
+def _listeners(root: Path, ports: AbstractSet[int], containers: Mapping[str, str]) -> tuple[Listener, ...] | None:
     """Who listens on any of these ports; None when the kernel's tables cannot be read."""
     tables = [table for table in (read_text(root / "proc/net" / name) for name in ("tcp", "tcp6")) if table]
     if not tables:
@@ -313,7 +334,7 @@ def _listeners(root: Path, ports: AbstractSet[int]) -> tuple[Listener, ...] | No
     sockets = [socket for table in tables for socket in _sockets(table) if socket[1] in ports]
     owners = _owners(root, {inode for _address, _port, inode in sockets})
     return tuple(
-        Listener(port, address, _process(root, owners[inode]) if inode in owners else None)
+        Listener(port, address, _process(root, owners[inode], containers) if inode in owners else None)
         for address, port, inode in sorted(sockets, key=lambda socket: socket[1])
     )
 

@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from .hub import HUB
+from .model_store import is_hub_id
+
 __all__ = ["HubOptions", "ModelFilesError", "read_models", "sources"]
 
-HUB = "https://huggingface.co"
 # The names by which vLLM finds the list of shards: of transformers, and of Mistral's own format.
 INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
 # The limit of the safetensors library itself; more is not a header.
@@ -79,15 +81,20 @@ class _Files(Protocol):
 def sources(models: Iterable[Any], only: str | None = None) -> list[dict[str, str]]:
     """Name, source and revision of models: of all, or of those that are a ``directory`` or on the ``hub``.
 
-    Entries that are wrong are passed over: the planner names them all.
+    Their adapters are among them, with ``kind``. Entries that are wrong are passed over: the planner names them all.
     """
-    entries = [
-        {key: model[key] for key in ("name", "source", "revision") if isinstance(model.get(key), str)}
-        for model in models
-        if isinstance(model, Mapping)
-    ]
+    mappings = [model for model in models if isinstance(model, Mapping)]
+    entries = [_entry(model) for model in mappings]
+    for model in mappings:
+        adapters = model.get("lora")
+        listed = adapters if isinstance(adapters, (list, tuple)) else ()
+        entries += [{**_entry(adapter), "kind": "adapter"} for adapter in listed if isinstance(adapter, Mapping)]
     found = [entry for entry in entries if {"name", "source"} <= entry.keys()]
     return [entry for entry in found if only is None or entry["source"].startswith("/") == (only == "directory")]
+
+
+def _entry(model: Mapping[Any, Any]) -> dict[str, str]:
+    return {key: model[key] for key in ("name", "source", "revision") if isinstance(model.get(key), str)}
 
 
 def read_models(
@@ -103,7 +110,7 @@ def read_models(
     facts: dict[str, dict[str, Any]] = {}
     problems = []
     for model in models:
-        found = _attempt(model["source"], model.get("revision"), hub)
+        found = _attempt(model["source"], model.get("revision"), hub, model.get("kind") == "adapter")
         if isinstance(found, ModelFilesError) and not required:
             facts[model["name"]] = {"source": model["source"], "problem": found.problem}
         elif isinstance(found, ModelFilesError):
@@ -115,12 +122,14 @@ def read_models(
     return facts
 
 
-def _attempt(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any] | ModelFilesError:
+def _attempt(source: str, revision: str | None, hub: HubOptions, is_adapter: bool) -> dict[str, Any] | ModelFilesError:
     """The facts of a model, or what is wrong.
 
     :raises ClientMissingError: the hub cannot be asked
     """
     try:
+        if is_adapter:
+            return _adapter(source, _Directory(Path(source), None))
         if source.startswith("/"):
             return _facts(source, _Directory(Path(source), None))
         return _from_hub(source, revision, hub)
@@ -133,7 +142,7 @@ def _attempt(source: str, revision: str | None, hub: HubOptions) -> dict[str, An
 
 
 def _from_hub(source: str, revision: str | None, hub: HubOptions) -> dict[str, Any]:
-    if not re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source):
+    if not is_hub_id(source):
         raise ModelFilesError(f"{source!r} is neither an absolute path nor the id of a model on the hub (owner/name)")
     cached, looked = _cached(source, revision or "main", hub.home)
     facts = _facts(source, cached) if cached else None
@@ -256,11 +265,38 @@ def _facts(source: str, files: _Files) -> dict[str, Any]:
         "path": files.path,
         "config": config,
         "generation": _json(files, "generation_config.json"),
+        "embeds": _embeds(files),
         "chat_template": bool(templates or tokenizer.get("chat_template")),
         "tensors": tensors,
         "safetensors_bytes": size,
         "bytes_from": bytes_from,
     }
+
+
+def _adapter(source: str, files: _Files) -> dict[str, Any]:
+    """What PEFT's adapter_config.json says: the largest rank of a module, and the model that it was made for."""
+    config = _json(files, "adapter_config.json")
+    if config is None:
+        raise ModelFilesError(f"{source} has no adapter_config.json: it is not an adapter in PEFT's layout")
+    if config.get("peft_type", "LORA") != "LORA":
+        raise ModelFilesError(f"{source} is an adapter of the kind {config['peft_type']}, and vLLM takes LORA")
+    ranks = [config.get("r"), *_object(config, "rank_pattern").values()]
+    known = [rank for rank in ranks if isinstance(rank, int) and not isinstance(rank, bool) and rank > 0]
+    adapter = {"rank": max(known, default=None), "base": config.get("base_model_name_or_path")}
+    return {"source": source, "path": files.path, "adapter": adapter}
+
+
+def _embeds(files: _Files) -> bool:
+    """Whether it is a model of sentence-transformers with a pooling module, which vLLM runs for embeddings."""
+    if "modules.json" not in files.sizes:
+        return False
+    try:
+        modules = json.loads(files.read("modules.json"))
+        # As vLLM's transformers_utils/config.py names them, in the old spelling and the new one.
+        return any(str(module["type"]).endswith((".models.Pooling", ".modules.pooling.Pooling")) for module in modules)
+    except (KeyError, TypeError, ValueError) as error:
+        where = files.path or files.revision
+        raise ModelFilesError(f"modules.json of {where} is no list of modules: {error}") from error
 
 
 def _weights(files: _Files) -> tuple[list[dict[str, Any]], int | None, str]:

@@ -91,7 +91,7 @@ def _accepts(expression: Sequence[Mapping[str, Any]], rule: Rule) -> bool:
         field = (payload.get("protocol"), payload.get("field")) if match["op"] in ("==", "in") else ()
         if field in (("tcp", "dport"), ("th", "dport")):
             about_port = True
-            if not _contains(match["right"], lambda low, high: int(low) <= rule.port <= int(high)):
+            if not _contains(match["right"], lambda low, high: int(low) <= rule.port <= rule.high <= int(high)):
                 return False
         elif field in (("ip", "saddr"), ("ip6", "saddr")):
             about_source = True
@@ -128,6 +128,7 @@ def _command(chain: Mapping[str, Any], rule: Rule) -> str:
     """What opens the port until the next boot."""
     if chain["name"] == "INPUT":  # made by iptables, which wants nobody else in its tables
         program = "iptables" if chain["family"] == "ip" else "ip6tables"
-        return f"{program} -I INPUT -p tcp -s {rule.source} --dport {rule.port} -j ACCEPT"
+        return f"{program} -I INPUT -p tcp -s {rule.source} --dport {rule.ports(':')} -j ACCEPT"
     family = "ip" if rule.version == 4 else "ip6"
-    return f"nft insert rule {' '.join(_place(chain))} {family} saddr {rule.source} tcp dport {rule.port} accept"
+    ports = rule.ports("-")
+    return f"nft insert rule {' '.join(_place(chain))} {family} saddr {rule.source} tcp dport {ports} accept"

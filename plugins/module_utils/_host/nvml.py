@@ -9,18 +9,23 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import BindingMissingError
 from .._units import GIB
 from .gpu import Gpu, GpuHost, GpuProcess, MigDevice
+from .rdma import read_ports
 
-__all__ = ["WITHOUT_BINDING", "pack_binding", "read_host", "unpack_binding"]
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
-# What Ansible's message about a missing package goes on with, for modules that meet a BindingMissingError.
-WITHOUT_BINDING = (
+__all__ = ["pack_binding", "read_for", "read_host", "unpack_binding"]
+
+# What Ansible's message about a missing package goes on with.
+_WITHOUT_BINDING = (
     "to read GPUs. Install it on the controller, from where it is sent along "
     "(python3 -m pip install nvidia-ml-py), or on the host"
 )
@@ -51,6 +56,19 @@ def unpack_binding(packed: str, directory: str) -> None:
     sys.path.insert(0, directory)
 
 
+def read_for(module: AnsibleModule) -> GpuHost:
+    """What a module with an option ``binding`` reads; it fails with the remedy where there is no pynvml."""
+    from ansible.module_utils.basic import missing_required_lib  # here: the rest of this file does without Ansible
+
+    if module.params["binding"]:
+        unpack_binding(module.params["binding"], module.tmpdir)
+    try:
+        return read_host()
+    except BindingMissingError:
+        module.fail_json(msg=missing_required_lib("nvidia-ml-py", reason=_WITHOUT_BINDING))
+        raise  # not reached: fail_json ends the module
+
+
 def read_host() -> GpuHost:
     """The GPUs of this host. No driver is a state, not an error: the record then has no GPUs and the reason.
 
@@ -60,6 +78,10 @@ def read_host() -> GpuHost:
         binding = importlib.import_module("pynvml")
     except ImportError as error:
         raise BindingMissingError(str(error)) from error
+    return replace(_gpus_of(binding), rdma=read_ports())
+
+
+def _gpus_of(binding: ModuleType) -> GpuHost:
     loaded = MODULE_VERSION.read_text().strip() if MODULE_VERSION.exists() else None
     try:
         binding.nvmlInit()

@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,9 @@ __all__ = [
     "gid",
     "is_directory",
     "may_write",
+    "newest",
     "remove_all",
+    "switch",
     "uid",
     "unchecked",
     "unmounted",
@@ -112,6 +114,19 @@ def remove_all(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def newest(paths: Iterable[Path]) -> float:
+    """When the youngest of the paths was written, a link taken for itself; 0: there is none."""
+    return max((path.lstat().st_mtime for path in paths if os.path.lexists(path)), default=0)
+
+
+def switch(link: Path, release: str) -> None:
+    """Let the link point to the release, in one rename."""
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(release)
+    new.replace(link)
 
 
 def diff_of(path: Path, before: str, after: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ __all__ = ["STEPS", "Vendor", "differing_vendor", "vendor_of"]
 STEPS = ("repository", "packages", "locks")
 
 _LOCKING = "python3-dnf-plugin-versionlock"
-_SETTINGS = ("baseurl", "gpgcheck", "repo_gpgcheck", "gpgkey", "module_hotfixes")  # of a repository of dnf
+_SETTINGS = ("baseurl", "gpgcheck", "repo_gpgcheck", "gpgkey", "module_hotfixes", "priority")  # of a repository of dnf
 
 
 @dataclass(frozen=True)

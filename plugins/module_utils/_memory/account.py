@@ -23,6 +23,7 @@ from .catalogue import GpuType
 from .cuda import cold_compile_bytes, context_bytes, cuda_graph_bytes, non_torch_bytes
 from .engine_options import DEFAULT_OPTIONS, EngineOptions, default_length, kv_options, resolved_batch
 from .kv_cache import KvOptions, KvPlan, plan_kv_cache
+from .lora import lora_band, lora_bytes
 from .model import ModelSpec
 from .weights import weight_bytes
 
@@ -162,6 +163,7 @@ def _band(
     """Uncertainty of every part, in GiB (one sigma), by how it is known."""
     certain = {"headers": 0.003, "size": 0.003, "formula": 0.01}[model.weights.source]
     weights = first.weights / GIB * (certain if model.known else 0.1) + 0.02
+    weights += lora_band(model) * lora_bytes(model, options, *parallel)[0] / GIB
     length = default_length(model, regime, options)
     seqs = resolved_batch(gpu, regime, options, length)[1]
     unit = seqs * model.vocabulary * 4 / GIB
@@ -185,7 +187,9 @@ def _stages(model: ModelSpec, gpu: GpuType, regime: Regime, options: EngineOptio
     libraries = non_torch_bytes(gpu, regime, parallel, nvlink)
     cold = cold_compile_bytes(model, regime, options, tensor)
     stages = []
-    for number, weights in enumerate(weight_bytes(model, gpu, regime, options, tensor, pipeline)):
+    adapters = lora_bytes(model, options, tensor, pipeline)
+    for number, files in enumerate(weight_bytes(model, gpu, regime, options, tensor, pipeline)):
+        weights = files + adapters[number]  # vLLM allocates these with the weights, and tells them together
         peak = activation_bytes(model, gpu, regime, options, parallel, number)
         left = requested - weights - peak - graphs - libraries
         if options.kv_cache_memory_bytes:

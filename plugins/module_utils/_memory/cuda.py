@@ -69,7 +69,10 @@ def cuda_graph_bytes(
     sizes = len([n for n in (1, 2, 4) if n <= largest]) + len(range(8, min(largest, 255) + 1, 8))
     sizes += len(range(256, largest + 1, 16))
     layers = pipeline_partition(len(model.layers), parallel[1])[0]
-    return int((0.021 * layers * sizes / 51 + 0.05) * GIB)
+    # With adapters each is captured a second time, for batches that use one (config/compilation.py,
+    # cudagraph_specialize_lora).
+    captures = 2 if options.lora_slots else 1
+    return int((captures * 0.021 * layers * sizes / 51 + 0.05) * GIB)
 
 
 def boots_differ(regime: Regime, options: EngineOptions) -> bool:

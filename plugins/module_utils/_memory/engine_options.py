@@ -27,7 +27,8 @@ class EngineOptions:
 
     ``max_model_len`` in tokens (``auto_length``: what fits). ``quantization`` is a method that vLLM applies while
     loading (``fp8``); files that are quantised already say so in the model's config. ``kv_cache_memory_bytes`` pins
-    the cache. ``dtype`` as in vLLM. ``mm_limit_zero``: the vision tower is not profiled (text only).
+    the cache. ``dtype`` as in vLLM. ``mm_limit_zero``: the vision tower is not profiled (text only). ``lora_slots`` and
+    ``lora_rank`` are max-loras and max-lora-rank of adapters (0: none).
     """
 
     dtype: str = "auto"
@@ -46,6 +47,8 @@ class EngineOptions:
     expert_parallel: bool = False
     mm_limit_zero: bool = False
     async_scheduling: bool = True
+    lora_slots: int = 0
+    lora_rank: int = 0
 
 
 DEFAULT_OPTIONS = EngineOptions()

@@ -9,7 +9,8 @@ Between the formulas (``_memory``), which choose nothing, and the plan (``plan``
 - ``balanced``: the next wider tensor size after ``throughput``'s, where NVLink joins the GPUs.
 
 Only where no shape fits inside one host, shapes over several alike hosts are tried: tensor parallel stays inside a
-domain of a host, the stages of the pipeline are dealt out to the hosts, and every host gives all it can.
+domain of a host, the stages of the pipeline are dealt out to the hosts, and every host gives all it can. A tensor size
+that the inventory states may go over hosts, if no host has the GPUs for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .._wishes.read import Parallelism, Wish
 from .fit import Accounts, Misfit, Sized, engine_options
 from .hosts import Extent, Pool, Site
 from .refuse import considered, nothing_fits, unknown_need
-from .shapes import Shape, lack, on_one_host, on_several_hosts, order
+from .shapes import Shape, lack, on_one_host, on_several_hosts, order, stated
 
 __all__ = ["Choice", "Sizer"]
 
@@ -55,8 +56,12 @@ class Sizer:
         self.on_gpus = self._accounts.on_gpus
 
     def task(self, wish: Wish) -> str:
-        """What the model of a wish does: generate, embed, score or transcribe."""
+        """What the model of a wish does; see :data:`~.task.TASKS`."""
         return self._accounts.task(wish)
+
+    def task_options(self, wish: Wish) -> dict[str, str]:
+        """The options that make it do what the wish states, where it would not by itself."""
+        return self._accounts.task_options(wish)
 
     def choose(self, wish: Wish, sites: Sequence[Site], running: Collection[Extent] = ()) -> Choice:
         """The shape for a model on the sites it may go to.
@@ -74,7 +79,14 @@ class Sizer:
         if isinstance(model, Unknown):
             return self._unsized(wish, sites, running, model.reason)
         found = {
-            pool: self._best(model, wish, pool, host_counts[pool], on_one_host(model, wish, pool)) for pool in pools
+            pool: self._best(
+                model,
+                wish,
+                pool,
+                host_counts[pool],
+                [stated(wish.parallelism, pool, pools)] if wish.parallelism else on_one_host(model, wish, pool),
+            )
+            for pool in pools
         }
         if not any(isinstance(best, Shape) for best, _ in found.values()) or any(span > 1 for _, span, _ in running):
             for pool, (best, misfits) in found.items():
@@ -111,7 +123,7 @@ class Sizer:
             sites=tuple(site.name for site in sites if site.pool in sized),
             sized=sized,
             rejected=tuple(considered(wish, misfits, chosen)),
-            warnings=tuple(self._notes(model, wish)),
+            warnings=(*self._notes(model, wish), *_over_hosts(wish, chosen)),
         )
 
     def _best(
@@ -260,10 +272,22 @@ def _without_account(wish: Wish, sites: Sequence[Site], running: Collection[Exte
     """A choice of the inventory's shape, or one GPU."""
     host_counts = Counter(site.pool for site in sites)
     parallelism = wish.parallelism or Parallelism()
-    shapes = [Shape(parallelism, pool.fewest_hosts(parallelism) or 1) for pool in host_counts]
+    shapes = [stated(parallelism, pool, host_counts) for pool in host_counts]
     shapes = [shape for shape in shapes if any(not lack(shape, pool, number) for pool, number in host_counts.items())]
     shape = min(shapes, key=lambda shape: (not shape.among(running), shape.host_count), default=Shape(parallelism))
     warning = f"{wish.name}: it is not sized, because {reason}; whether it fits is not checked"
     sites_of = tuple(site.name for site in sites if not lack(shape, site.pool, host_counts[site.pool]))
     why = f"{shape}: {'as the inventory says' if wish.parallelism else 'it is not sized'}"
-    return Choice(replace(shape, why=(why,)), sites_of, warnings=(f"{warning}.",))
+    return Choice(replace(shape, why=(why,)), sites_of, warnings=(f"{warning}.", *_over_hosts(wish, shape)))
+
+
+def _over_hosts(wish: Wish, shape: Shape) -> Iterator[str]:
+    """What tensor parallelism over hosts costs, which the planner itself never chooses."""
+    if shape.is_split:
+        tensor, pipeline = shape.parallelism.tensor, shape.parallelism.pipeline
+        yield (
+            f"{wish.name}: tensor {tensor} goes over {shape.host_count // pipeline} hosts, because "
+            f"{wish.where}.parallelism says so: every layer waits twice for the network between them, which is slow "
+            f"without InfiniBand or RoCE; "
+            f"{{tensor: {shape.linked}, pipeline: {shape.host_count}}} would send far less."
+        )

@@ -24,7 +24,7 @@ from .._units import GIB, MIB
 from .._wishes.read import Parallelism, Wish
 from .hosts import Pool
 from .shapes import Shape, lack
-from .task import task_of
+from .task import options_for, task_of
 
 __all__ = ["LEAST_CONTEXT", "STEP", "UTILIZATION", "Accounts", "Misfit", "Sized", "engine_options"]
 
@@ -35,13 +35,23 @@ UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is n
 UNACCOUNTED = (
     "cpu-offload-gb",
     "decode-context-parallel-size",
-    "enable-lora",
+    "enable-tower-connector-lora",
+    "fully-sharded-loras",
     "kv-transfer-config",
+    "lora-target-modules",
     "num-gpu-blocks-override",
     "performance-mode",
     "speculative-config",
 )
-_NUMBERS = ("max-num-batched-tokens", "max-num-seqs", "block-size", "kv-cache-memory-bytes")
+_NUMBERS = (
+    "max-num-batched-tokens",
+    "max-num-seqs",
+    "block-size",
+    "kv-cache-memory-bytes",
+    "max-loras",
+    "max-lora-rank",
+)
+_VLLM_SLOTS, _VLLM_RANK = 1, 16  # what vLLM takes without max-loras and max-lora-rank (config/lora.py)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,8 @@ def engine_options(wish: Wish) -> tuple[EngineOptions, list[str]]:
         hybrid_manager=not given.get("disable-hybrid-kv-cache-manager", False),
         mm_limit_zero=bool(given.get("language-model-only")) or (bool(images) and not any(images.values())),
         async_scheduling=bool(given.get("async-scheduling", True)),
+        lora_slots=(numbers.get("max-loras") or _VLLM_SLOTS) if given.get("enable-lora") else 0,
+        lora_rank=(numbers.get("max-lora-rank") or _VLLM_RANK) if given.get("enable-lora") else 0,
     )
     return options, strange
 
@@ -182,7 +194,16 @@ class Accounts:
 
     def task(self, wish: Wish) -> str:
         """What the model does; see :func:`~.task.task_of`."""
-        return task_of((self._facts.get(wish.name) or {}).get("config"), wish.extra_args)
+        return self._task(wish, wish.task)
+
+    def task_options(self, wish: Wish) -> dict[str, str]:
+        """The options of vLLM that make the model do what the wish states, where it would not by itself."""
+        return options_for(wish.task, self._task(wish, None))
+
+    def _task(self, wish: Wish, stated: str | None) -> str:
+        facts = self._facts.get(wish.name) or {}
+        config = {**(facts.get("config") or {}), **_json(wish.extra_args.get("hf-overrides"))}
+        return task_of(config, wish.extra_args, embeds=bool(facts.get("embeds")), stated=stated)
 
     def size(
         self, model: ModelSpec, wish: Wish, pool: Pool, parallelism: Parallelism, length: int | None = None

@@ -60,9 +60,21 @@ class Pool:
         counts = range(1, stages + 1)
         return next((count for count in counts if stages % count == 0 and stages <= room * count), None)
 
+    def split_hosts(self, parallelism: Parallelism) -> int | None:
+        """The fewest hosts for an instance whose tensor size no host has, each with an equal part of one stage.
+
+        None if a host has the GPUs, or if they cannot be dealt out so.
+        """
+        tensor = parallelism.tensor
+        if tensor <= sum(self.domains):
+            return None
+        counts = (count for count in range(2, tensor + 1) if tensor % count == 0 and tensor // count <= self.size)
+        each = next(counts, None)
+        return each and each * parallelism.pipeline
+
     def takes(self, parallelism: Parallelism, host_count: int) -> bool:
-        """Whether so many hosts have the GPUs for an instance."""
-        needed = self.fewest_hosts(parallelism)
+        """Whether so many hosts have the GPUs for an instance, whose tensor size may be stated to go over hosts."""
+        needed = self.fewest_hosts(parallelism) or self.split_hosts(parallelism)
         return needed is not None and needed <= host_count
 
 
@@ -137,6 +149,7 @@ class Host:
     address: str
     hardware: GpuHost
     running: tuple[Running, ...] = ()
+    cluster_address: str = ""  # by which the nodes of an instance reach each other; "": the same
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Host:
@@ -151,7 +164,7 @@ class Host:
             )
         hardware = GpuHost.from_dict(facts["gpu_facts"])
         running = tuple(Running.from_dict(entry, hardware) for entry in facts.get("instances") or ())
-        return cls(name=name, address=facts["address"], hardware=hardware, running=running)
+        return cls(facts["name"], facts["address"], hardware, running, facts.get("cluster_address") or "")
 
     def left_out(self) -> dict[int, str]:
         """Why a GPU is not used, by its index."""
@@ -217,10 +230,12 @@ def check_addresses(hosts: Sequence[Host]) -> None:
     """Raise PlacementError if two hosts are reached at one address."""
     first: dict[str, str] = {}
     for host in hosts:
-        twin = first.setdefault(host.address, host.name)
-        if twin != host.name:
-            confusion = f"{twin} and {host.name} both have the address {host.address}, so an instance could not be told"
-            raise PlacementError([], [f"{confusion} from another. Correct ansible_host or fleet_address."])
+        for address in {host.address, host.cluster_address or host.address}:
+            twin = first.setdefault(address, host.name)
+            if twin != host.name:
+                confusion = f"{twin} and {host.name} both have the address {address}, so an instance could not be told"
+                remedy = "Correct ansible_host, fleet_address or fleet_cluster_address."
+                raise PlacementError([], [f"{confusion} from another. {remedy}"])
 
 
 def hardware_warnings(hosts: Sequence[Host]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .._errors import PlacementError
+from .._host.rdma import described
 from .._wishes.read import Parallelism, Wish
 from .budget import Engine
 from .choose import Choice, Sizer
@@ -23,6 +24,7 @@ from .ports import BASE_PORT, Ports, name_of, ports_of
 from .refuse import no_room, too_large
 from .rollout import rollout_waves
 from .shapes import Shape, possible
+from .text import some
 
 __all__ = ["plan_fleet"]
 
@@ -91,9 +93,9 @@ def plan_fleet(
         for model, pools_of in used.items()
         for pool in pools_of
     }
-    tasks = {wish.name: sizer.task(wish) for wish in wishes}
+    tasks = {wish.name: (sizer.task(wish), sizer.task_options(wish)) for wish in wishes}
     instances = [
-        _instance(by_model[slot[0]], engines[slot[0], pools[slot]], tasks[slot[0]], slot, parts, by_name, ports[slot])
+        _instance(by_model[slot[0]], engines[slot[0], pools[slot]], *tasks[slot[0]], slot, parts, by_name, ports[slot])
         for slot, parts in on_hosts.items()
     ]
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
@@ -117,17 +119,26 @@ def _rollout(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> li
 
 def _demand(wish: Wish, choice: Choice) -> Demand:
     shape = choice.shape
-    return Demand(wish.name, shape.parallelism.tensor, choice.sites, wish.replicas, shape.stages, shape.host_count)
+    return Demand(wish.name, shape.linked, choice.sites, wish.replicas, shape.sets, shape.host_count)
 
 
 def _instance(
-    wish: Wish, engine: Engine, task: str, slot: Slot, places: Places, hosts: Mapping[str, Host], ports: Ports
+    wish: Wish,
+    engine: Engine,
+    task: str,
+    task_options: Mapping[str, str],
+    slot: Slot,
+    places: Places,
+    hosts: Mapping[str, Host],
+    ports: Ports,
 ) -> dict[str, Any]:
     """An instance as the plan shows it."""
     head = hosts[places[0].host]
     why = [*engine.shape.why, *engine.why]
     if engine.shape.gpu_count > 1:
         why.append(_linked(engine.shape, places, hosts))
+    if len(places) > 1:
+        why.append(_between(places, hosts))
     if wish.replicas is None:
         why.append("replicas auto: as many as fit, in turns with the other automatic models")
     return {
@@ -140,8 +151,9 @@ def _instance(
         "endpoint": {"host": head.name, "address": head.address, "port": ports.api},
         "rendezvous_port": ports.rendezvous,
         "nodes": [_node(rank, place, hosts[place.host]) for rank, place in enumerate(places)],
-        "engine_args": _engine_args(wish, engine),
+        "engine_args": _engine_args(wish, engine, task_options),
         "env": dict(wish.env),
+        "adapters": [asdict(adapter) for adapter in sorted(wish.lora, key=lambda adapter: adapter.name)],
         "budget": engine.budget,
         "why": why,
     }
@@ -150,9 +162,21 @@ def _instance(
 def _linked(shape: Shape, places: Places, hosts: Mapping[str, Host]) -> str:
     """What joins the GPUs of an instance."""
     link = LINKS.get(hosts[places[0].host].hardware.link or "", "")
+    if shape.is_split:
+        own = f", those of a host {link}" if shape.linked > 1 else ""
+        return f"tensor parallel over hosts: joined by the network between them{own}"
     if shape.parallelism.pipeline > 1:
         return f"the GPUs of a stage: {link}"
     return f"GPUs {', '.join(map(str, places[0].gpu_indices))}: {link}"
+
+
+def _between(places: Places, hosts: Mapping[str, Host]) -> str:
+    """What NCCL has between the hosts of an instance."""
+    ports = {place.host: described(hosts[place.host].hardware.rdma) for place in places}
+    without = [name for name, words in ports.items() if not words]
+    if without:
+        return f"between the hosts: TCP, as no InfiniBand or RoCE port is active on {', '.join(some(without))}"
+    return f"between the hosts: {' / '.join(dict.fromkeys(ports.values()))}"
 
 
 def _node(rank: int, place: Place, host: Host) -> dict[str, Any]:
@@ -160,14 +184,14 @@ def _node(rank: int, place: Place, host: Host) -> dict[str, Any]:
     uuids = {gpu.index: gpu.uuid for gpu in host.hardware.gpus}
     return {
         "host": host.name,
-        "address": host.address,
+        "address": host.cluster_address or host.address,
         "rank": rank,
         "role": "worker" if rank else "head",
         "gpus": [{"index": index, "uuid": uuids[index]} for index in place.gpu_indices],
     }
 
 
-def _engine_args(wish: Wish, engine: Engine) -> dict[str, Any]:
+def _engine_args(wish: Wish, engine: Engine, task_options: Mapping[str, str]) -> dict[str, Any]:
     """What is true of the engine on any runtime, as vLLM's options; what is left to vLLM is not in it."""
     parallelism = engine.shape.parallelism
     arguments = {
@@ -177,6 +201,7 @@ def _engine_args(wish: Wish, engine: Engine) -> dict[str, Any]:
         "tensor-parallel-size": parallelism.tensor,
         "pipeline-parallel-size": parallelism.pipeline,
         "enable-expert-parallel": parallelism.expert or None,
+        **task_options,
         **engine.arguments,
         **wish.extra_args,
     }

@@ -11,7 +11,7 @@ from .._memory.validity import tensor_sizes
 from .._wishes.read import Parallelism, Wish
 from .hosts import Extent, Pool, Site
 
-__all__ = ["Shape", "lack", "on_one_host", "on_several_hosts", "order", "possible"]
+__all__ = ["Shape", "lack", "on_one_host", "on_several_hosts", "order", "possible", "stated"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,19 @@ class Shape:
         return self.parallelism.tensor * self.parallelism.pipeline
 
     @property
-    def stages(self) -> int:
-        """Pipeline stages on each of its hosts."""
-        return self.parallelism.pipeline // self.host_count
+    def linked(self) -> int:
+        """GPUs that a domain of a host has to hold together: the tensor size, or a host's part of it."""
+        return min(self.parallelism.tensor, self.gpu_count // self.host_count)
+
+    @property
+    def sets(self) -> int:
+        """Sets of so many on each of its hosts: pipeline stages, or a part of one."""
+        return self.gpu_count // self.host_count // self.linked
+
+    @property
+    def is_split(self) -> bool:
+        """Whether tensor parallelism goes over hosts."""
+        return self.linked < self.parallelism.tensor
 
     def among(self, extents: Collection[Extent]) -> bool:
         """Whether an instance of one of these extents may have this shape."""
@@ -38,7 +48,7 @@ class Shape:
 
     def room(self, pool: Pool, host_count: int) -> int:
         """Instances that so many empty hosts of a kind take."""
-        return host_count * (pool.sets(self.parallelism.tensor) // self.stages) // self.host_count
+        return host_count * (pool.sets(self.linked) // self.sets) // self.host_count
 
     def __str__(self) -> str:
         over = f" over {self.host_count} hosts" if self.host_count > 1 else ""
@@ -55,13 +65,19 @@ def _tensor_sizes(model: ModelSpec, pool: Pool) -> list[int]:
     return [size for size in tensor_sizes(model, pool.size) if size & (size - 1) == 0 or size == pool.size] or [1]
 
 
+def stated(parallelism: Parallelism, pool: Pool, pools: Iterable[Pool]) -> Shape:
+    """The inventory's shape on a kind of GPU; its tensor size goes over hosts only where no kind has it on one."""
+    hosts = pool.fewest_hosts(parallelism)
+    if not any(other.sets(parallelism.tensor) for other in pools):
+        hosts = hosts or pool.split_hosts(parallelism)
+    return Shape(parallelism, hosts or 1)
+
+
 def on_one_host(model: ModelSpec, wish: Wish, pool: Pool) -> list[Shape]:
-    """The shapes to try on a kind of GPU, in the order of the wish's objective: the inventory's, or those on one host.
+    """The shapes to try on one host of a kind, in the order of the wish's objective.
 
     Pipelines inside a host come last: they are for models whose heads no larger tensor size divides.
     """
-    if wish.parallelism is not None:
-        return [Shape(wish.parallelism, pool.fewest_hosts(wish.parallelism) or 1)]
     valid = _tensor_sizes(model, pool)
     tensors = [Shape(Parallelism(tensor=size)) for size in valid]
     pipelines = [
@@ -94,11 +110,11 @@ def on_several_hosts(model: ModelSpec, wish: Wish, pool: Pool, host_count: int) 
 
 def lack(shape: Shape, pool: Pool, host_count: int) -> str | None:
     """What so many hosts of a kind do not have for a shape."""
-    tensor, sets = shape.parallelism.tensor, pool.sets(shape.parallelism.tensor)
+    linked, sets = shape.linked, pool.sets(shape.linked)
     if not sets:
-        return f"it needs {tensor} linked GPUs; there are {pool.size}"
-    if sets < shape.stages:
-        return f"it needs {shape.stages} x {tensor} linked GPUs on a host; there are {sets} x {tensor}"
+        return f"it needs {linked} linked GPUs; there are {pool.size}"
+    if sets < shape.sets:
+        return f"it needs {shape.sets} x {linked} linked GPUs on a host; there are {sets} x {linked}"
     if host_count < shape.host_count:
         return (
             f"it needs {shape.gpu_count} GPUs over {shape.host_count} alike hosts; there "

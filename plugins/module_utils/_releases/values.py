@@ -6,7 +6,7 @@ Read in vLLM 0.32 (``config/cache.py``, ``config/scheduler.py``, ``engine/arg_ut
 
 from __future__ import annotations
 
-__all__ = ["JSON_OBJECTS", "LEAST", "MULTIPLES", "PLUGGABLE", "QUANTIZATIONS"]
+__all__ = ["JSON_OBJECTS", "LEAST", "LORA_RANKS", "MULTIPLES", "PLUGGABLE", "QUANTIZATIONS"]
 
 # The least number that makes sense; with less the engine refuses to start, or hangs at its first request.
 LEAST: dict[str, float] = {
@@ -16,11 +16,15 @@ LEAST: dict[str, float] = {
     "decode-context-parallel-size": 1,
     "kv-cache-memory-bytes": 1,
     "mamba-block-size": 1,
+    "max-cpu-loras": 1,
     "max-logprobs": -1,
+    "max-loras": 1,
     "max-num-batched-tokens": 1,
     "max-num-seqs": 1,
     "num-gpu-blocks-override": 1,
 }
+# The values of max-lora-rank (config/lora.py), ascending.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # A block of the KV cache is a multiple of what the kernels of attention work on: 16 tokens at least.
 MULTIPLES = {"block-size": 16}
 

@@ -18,9 +18,11 @@ _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 OWNED = {
     "CUDA_DEVICE_ORDER": "the plan sets it.",
     "CUDA_VISIBLE_DEVICES": "the planner chooses the GPUs.",
-    "VLLM_HOST_IP": "every host has another. Set fleet_address of the hosts.",
+    "RAY_ADDRESS": "it follows from the plan.",
+    "VLLM_HOST_IP": "every host has another. Set fleet_cluster_address of the hosts.",
 }
 _PLACES = {
+    "GPUHOSTS_KEEPER_TOKEN": "vllm_keeper_token",
     "HF_TOKEN": "vllm_hf_token",
     "HUGGING_FACE_HUB_TOKEN": "vllm_hf_token",
     "HUGGINGFACE_HUB_TOKEN": "vllm_hf_token",

@@ -12,9 +12,11 @@ __all__ = ["check_facts", "facts_problems"]
 
 # What the module model_facts returns; somebody who writes fleet_model_facts by hand needs `config` alone.
 KEYS = (
+    "adapter",
     "bytes_from",
     "chat_template",
     "config",
+    "embeds",
     "generation",
     "path",
     "problem",

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._engine.probe import TASKS
 from .._errors import WishError
 from .._releases.versions import DEFAULT_VERSION
 from .environment import OWNED, directory_problems, environment_problems
 from .options import check_options, did_you_mean, known_releases, options_of, wrong_value
 
-__all__ = ["PORTS", "Parallelism", "Wish", "read_wishes"]
+__all__ = ["PORTS", "Adapter", "Parallelism", "Wish", "read_wishes"]
 
 AUTO = "auto"
 PORTS = range(1024, 65001)  # no privileges needed below it, room above it for replicas that count up
@@ -26,8 +27,14 @@ MOST_TOKENS = 1_000_000_000
 MOST_REQUESTS = 1_000_000
 MOST_GPUS = 1024  # in either direction
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # fits a unit, a file, a URL
+LONGEST_NAME = 100
 # As the hub has it: two names at most, each beginning with a letter or digit, without -- and ..
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# A page or a file of the hub or of a mirror: its address, the model, and perhaps the revision.
+_URL = re.compile(r"(https?://[^?#]+?)/([^/?#]+/[^/?#]+?)(?:/(?:tree|blob|resolve)/([^/?#]+)[^?#]*)?/?(?:[?#].*)?")
+_PUBLIC = re.compile(r"https?://(www\.)?(huggingface\.co|hf\.co)")
+# What git takes, and what fits a directory in the store of models.
+_REVISION = re.compile(r"(?!.*(\.\.|//|/\.|/$))[A-Za-z0-9_][\w./+-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,15 @@ class Parallelism:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter of a model."""
+
+    name: str
+    source: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
 class Wish:
     """One entry of vllm_models. None stands for ``auto``: the planner, or vLLM itself, decides."""
 
@@ -47,6 +63,7 @@ class Wish:
     name: str
     source: str
     revision: str | None = None
+    task: str | None = None
     replicas: int | None = None
     objective: str = "throughput"
     context_length: int | None = None  # tokens
@@ -58,7 +75,8 @@ class Wish:
     executor: str | None = None
     port: int | None = None
     host_names: frozenset[str] | None = None  # None: every GPU host
-    lora: tuple[str, ...] = ()
+    lora: tuple[Adapter, ...] = ()
+    tracing: float = 0.0  # part of the requests
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,6 +116,7 @@ def read_wishes(
         if len(problems) == before:
             wishes.append(Wish(**values))
     problems += _repeated(models, "name", "give every model a name of its own")
+    problems += _taken(wishes)
     problems += _repeated(models, "port", "choose another, or leave it out")
     if problems:
         raise WishError(problems)
@@ -122,10 +141,21 @@ def _entry(
     wrong_dtype = dtype and wrong_value("kv-cache-dtype", dtype, release, plugins=plugins)
     if wrong_dtype:
         problems.append(f"{where}.kv_cache_dtype: {wrong_dtype}")
+    problems += (f"{where}.{wrong}" for wrong in _of_paths(values))
     if values.get("hosts") is not None and groups:
         values["hosts"] = _members(values["hosts"], groups, f"{where}.hosts", problems)
     values["host_names"] = values.pop("hosts", None)
     return {**values, "where": where, "extra_args": arguments}
+
+
+def _of_paths(values: Mapping[str, Any]) -> Iterable[str]:
+    """Revisions of what is no model of the hub."""
+    adapters = {f"lora[{number}].": adapter for number, adapter in enumerate(values.get("lora", ()))}
+    sources = {"": (values.get("source"), values.get("revision"))}
+    sources.update((place, (adapter.source, adapter.revision)) for place, adapter in adapters.items())
+    for place, (source, revision) in sources.items():
+        if revision and str(source).startswith("/"):
+            yield f"{place}revision: {source} is a path, and only a model of the hub has revisions; leave it out."
 
 
 def _read(entry: Mapping[Any, Any], fields: Mapping[str, _Check], where: str, problems: list[str]) -> dict[str, Any]:
@@ -169,6 +199,17 @@ def _repeated(models: Sequence[Any], key: str, advice: str) -> Iterable[str]:
                 yield f"vllm_models[{number}].{key}: {taken}; {advice}."
 
 
+def _taken(wishes: Sequence[Wish]) -> Iterable[str]:
+    """A problem for every adapter with the name of a model or of another adapter: clients ask for it by that."""
+    known = {wish.name: wish.where for wish in wishes}
+    for wish in wishes:
+        for number, adapter in enumerate(wish.lora):
+            where = f"{wish.where}.lora[{number}]"
+            if adapter.name in known:
+                yield f"{where}.name: {adapter.name!r} is already the name of {known[adapter.name]}; choose another."
+            known.setdefault(adapter.name, where)
+
+
 # Checks of single values: they return the value as a Wish holds it, or raise _WrongError.
 
 _Check = Callable[[Any], Any]
@@ -192,13 +233,35 @@ def _short(value: Any) -> str:
 
 def _name(value: Any) -> str:
     if not _NAME.fullmatch(_text(value)):
-        raise _WrongError(f"{value!r} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
+        raise _WrongError(f"{_short(value)} may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.")
+    if len(value) > LONGEST_NAME:
+        raise _WrongError(f"{_short(value)} is longer than the {LONGEST_NAME} characters that fit a unit.")
     return str(value)
 
 
 def _source(value: Any) -> str:
     if not _text(value).startswith("/") and not _HUB_ID.fullmatch(value):
-        raise _WrongError(f"{value!r} is neither a model of the hub (organisation/model) nor an absolute path.")
+        raise _WrongError(
+            f"{_short(value)} is neither a model of the hub (organisation/model) nor an absolute path.{_instead(value)}"
+        )
+    if ".." in value.split("/") or not value.isprintable():
+        raise _WrongError(f"{_short(value)} is no path without detours; write it without '..' and control characters.")
+    return str(value)
+
+
+def _instead(url: str) -> str:
+    """What to write for a URL."""
+    found = _URL.fullmatch(url)
+    if found and _HUB_ID.fullmatch(found[2]):
+        revision = f", revision to {found[3]}" if found[3] else ""
+        mirror = "" if _PUBLIC.fullmatch(found[1]) else f", and fleet_hub_endpoint to {found[1]}, for all models"
+        return f" Set source to {found[2]}{revision}{mirror}."
+    return " Put it on the hosts and name its directory there." if "://" in url else ""
+
+
+def _revision(value: Any) -> str:
+    if not _REVISION.fullmatch(_text(value)):
+        raise _WrongError(f"{_short(value)} is no branch, tag or commit, such as main, v1.0 or refs/pr/1.")
     return str(value)
 
 
@@ -218,13 +281,21 @@ def _whole(least: int, most: int | None = None, *, limit: int = MOST_TOKENS) -> 
 
 
 def _fraction(value: Any) -> float:
+    return _of_one(value, "above 0 and up to 1")
+
+
+def _of_one(value: Any, extent: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = 0.0
     if isinstance(value, bool) or not 0 < number <= 1:
-        raise _WrongError(f"{value!r} is not a number above 0 and up to 1.")
+        raise _WrongError(f"{value!r} is not a number {extent}.")
     return number
+
+
+def _part(value: Any) -> float:
+    return 0.0 if value in (0, "0") and not isinstance(value, bool) else _of_one(value, "from 0 to 1")
 
 
 def _boolean(value: Any) -> bool:
@@ -238,17 +309,6 @@ def _one_of(*choices: str) -> _Check:
         if value not in choices:
             raise _WrongError(f"{value!r} is not one of {', '.join(choices)}.")
         return str(value)
-
-    return check
-
-
-def _supported(only: str, others: Sequence[str]) -> _Check:
-    """A choice of which this version has only one."""
-
-    def check(value: Any) -> str:
-        if value in others:
-            raise _WrongError(f"{value!r} is not supported yet: {only} is the only one in this version.")
-        return _one_of(only, *others)(value)
 
     return check
 
@@ -275,10 +335,25 @@ def _hosts(value: Any) -> frozenset[str]:
     return frozenset(names)
 
 
-def _lora(value: Any) -> tuple[str, ...]:
-    if value:
-        raise _WrongError("adapters are not supported yet; leave it out.")
-    return ()
+def _lora(value: Any) -> tuple[Adapter, ...]:
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise _WrongError(f"{_short(value)} is not a list of adapters, each with name and source.")
+    problems: list[str] = []
+    adapters = []
+    for number, entry in enumerate(value or ()):
+        before = len(problems)
+        where = f"[{number}]"
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: is {_short(entry)}; an adapter is a mapping with name and source.")
+            continue
+        missing = [key for key in ("name", "source") if key not in entry]
+        problems += (f"{where}: has no {key}; every adapter needs one." for key in missing)
+        values = _read(entry, _ADAPTER, where, problems)
+        if len(problems) == before:
+            adapters.append(Adapter(**values))
+    if problems:
+        raise _WrongError(" ".join(problems))
+    return tuple(adapters)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -296,10 +371,12 @@ def _env(value: Any) -> dict[str, str]:
     return {name: str(content) for name, content in sorted(variables.items())}
 
 
+_ADAPTER: dict[str, _Check] = {"name": _name, "source": _source, "revision": _auto(_revision)}
 _FIELDS: dict[str, _Check] = {
     "name": _name,
     "source": _source,
-    "revision": _auto(_text),
+    "revision": _auto(_revision),
+    "task": _auto(_one_of(*TASKS)),
     "replicas": _auto(_whole(1, limit=MOST_REPLICAS)),
     "objective": _one_of("throughput", "latency", "balanced"),
     "context_length": _auto(_whole(1, limit=MOST_TOKENS)),
@@ -307,11 +384,12 @@ _FIELDS: dict[str, _Check] = {
     "parallelism": _auto(_parallelism),
     "gpu_memory_utilization": _auto(_fraction),
     "kv_cache_dtype": _auto(_text),
-    "runtime": _supported("systemd", ["docker"]),
-    "executor": _auto(_supported("mp", ["ray"])),
+    "runtime": _one_of("systemd", "docker"),
+    "executor": _auto(_one_of("mp", "ray")),
     "port": _auto(_whole(PORTS[0], PORTS[-1])),
     "hosts": _auto(_hosts),
     "lora": _lora,
+    "tracing": _part,
     "extra_args": _mapping,
     "env": _env,
 }

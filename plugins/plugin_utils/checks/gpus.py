@@ -149,6 +149,18 @@ def _fabric_incomplete(host: Host) -> Faults:
 
 
 @_check(
+    "rdma_inactive",
+    WARNING,
+    GPU_HOST,
+    "A port for InfiniBand or RoCE has a cable and lets nothing through: instances over hosts use TCP, or hang.",
+    "On {host}: `rdma link`. InfiniBand needs a subnet manager in the network (opensm, or the switch); see to {ports}.",
+)
+def _rdma_inactive(host: Host) -> Faults:
+    down = [port.name for port in host.machine.rdma_ports if port.cable and not port.active]
+    return [Fault(f"not active: {', '.join(down)}", "active ports", {"ports": ", ".join(down)})] if down else []
+
+
+@_check(
     "orphan_process",
     FAILURE,
     GPU_HOST,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from ipaddress import ip_address
 from re import fullmatch
 
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.keepers import SERVING
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import Listener, Port, Process
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.requirements import REQUIREMENTS, requirements_of
 
@@ -188,6 +189,26 @@ def _memlock_low(host: Host) -> Faults:
     if not machine.rdma_devices or machine.memlock == "unlimited":
         return []
     return [Fault(f"{machine.memlock} bytes, with {', '.join(machine.rdma_devices)}", "unlimited")]
+
+
+@_check(
+    "engine_not_serving",
+    FAILURE,
+    GPU_HOST,
+    "An instance that was put on the host does not serve.",
+    "`journalctl --unit vllm@{id}` on {host} has the words of engine and keeper; serve.yml starts what does not run.",
+)
+def _engine_not_serving(host: Host) -> Faults:
+    faults = []
+    for keeper in host.machine.keepers:
+        if keeper.state == SERVING:
+            continue
+        parts = [f"{keeper.id} {keeper.state or 'does not run'}"]
+        parts += [f"for {keeper.waits_for}"] if keeper.waits_for else []
+        parts += [f"epoch {keeper.epoch}"] if keeper.epoch else []
+        parts += [f"the one before ended: {keeper.reason}"] if keeper.reason else []
+        faults.append(Fault(", ".join(parts), "serving", {"id": keeper.id}))
+    return faults
 
 
 @_check(

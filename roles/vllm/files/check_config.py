@@ -5,10 +5,17 @@ Usage, with the Python of the virtual environment that is to serve: ``python che
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
 from pathlib import Path
+
+TRACING = (  # what vLLM imports for it, all or none (vllm/tracing/otel.py)
+    "opentelemetry.sdk.trace.export",
+    "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
 
 
 def check(config: Path, scratch: Path) -> None:
@@ -24,7 +31,19 @@ def check(config: Path, scratch: Path) -> None:
     parser = FlexibleArgumentParser(prog="vllm")
     serve = ServeSubcommand()
     serve.subparser_init(parser.add_subparsers(dest="subparser"))
-    serve.validate(parser.parse_args(["serve", "--config", str(named)]))
+    arguments = parser.parse_args(["serve", "--config", str(named)])
+    serve.validate(arguments)
+    if arguments.otlp_traces_endpoint:  # the engine would end at its start
+        try:
+            for name in TRACING:
+                importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"otlp-traces-endpoint: this vLLM cannot trace: {error}. Leave out tracing.") from error
+    if arguments.distributed_executor_backend == "ray" and not importlib.util.find_spec("ray"):
+        raise ValueError(
+            "distributed-executor-backend ray: there is no Ray beside this vLLM. Set executor of the model to mp, or "
+            "name an image in vllm_image that has Ray as well."
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.lab.phases import Say
 from tests.lab.settings import CACHE
 from tests.lab.wheelhouse import MIRROR
 
-from . import docker_ce, nginx_org, nvidia, toolkit, ubuntu
+from . import docker_ce, grafana, nginx_org, nvidia, toolkit, ubuntu
 from .apt import Repository
 from .signing import Key, opened
 
@@ -41,6 +41,7 @@ def repositories(client: docker.DockerClient, key: Key, say: Say) -> list[Reposi
         *docker_ce.repositories(client, key, say),
         *toolkit.repositories(client, key, say),
         *nginx_org.repositories(client, key, say),
+        *grafana.repositories(key),
         *ubuntu.repositories(key),
     ]
 

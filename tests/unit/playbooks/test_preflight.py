@@ -68,6 +68,7 @@ def test_the_gpus_are_read_once(
     done = play(on_debian(tmp_path, *playbooks), *more)
     assert done.code == 0
     assert ("TASK [Read the GPUs" in done.text) == read
+    assert ("TASK [Read config.json" in done.text) == ("preflight" not in playbooks)
 
 
 def test_a_driver_that_the_preflight_finds_settled_is_looked_at_once(
@@ -77,3 +78,16 @@ def test_a_driver_that_the_preflight_finds_settled_is_looked_at_once(
     done = play(on_debian(tmp_path, "preflight", "stages/hardware"))
     assert done.code == 0
     assert done.text.count("TASK [gpuhosts.vllm.nvidia_driver : Plan | Decide]") == 1
+
+
+@pytest.mark.parametrize("runtime", ["systemd", "docker"])
+def test_a_host_whose_driver_is_as_wanted_gets_docker_for_its_models(
+    play: Play, inventory: dict[str, Any], tmp_path: Path, runtime: str
+) -> None:
+    """What the preflight has found spares such a host the rest, unless a model runs in containers."""
+    inventory["all"] = {"vars": {"ansible_become": False}}
+    fleet = inventory["gpu_hosts"]["vars"]
+    fleet["vllm_models"][0]["runtime"] = runtime
+    fleet["nvidia_driver_look"] = {"plan": {"settled": True}, "say": []}
+    done = play(on_debian(tmp_path, "stages/hardware"), "--check", "--limit", "gpu1")
+    assert ("gpuhosts.vllm.docker_engine : " in done.text) == (runtime == "docker"), done.text

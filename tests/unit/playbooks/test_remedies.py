@@ -39,6 +39,19 @@ def test_nvidia_ml_py(play: Play, inventory: dict[str, Any], tmp_path: Path) -> 
     assert play("detect", "--limit", "gpu1").code == 0
 
 
+def test_a_url_of_a_mirror(play: Play, inventory: dict[str, Any], tmp_path: Path) -> None:
+    with served(write_model(tmp_path / "hub")) as (address, _):
+        model = {"name": "tiny", "source": f"{address}/acme/tiny", "replicas": 1, "parallelism": {"tensor": 1}}
+        site = {"fleet_hub_online": True, "fleet_hf_home": str(tmp_path / "home"), "vllm_models": [model]}
+        inventory["gpu_hosts"]["vars"] = site
+        done = play("plan", environment=VENV)
+        assert done.code != 0
+        ((model["source"], site["fleet_hub_endpoint"]),) = set(
+            re.findall(r"Set source to (\S+), and fleet_hub_endpoint to (\S+), for all models", done.text)
+        )
+        assert play("plan", environment=VENV).code == 0
+
+
 def test_huggingface_hub(play: Play, inventory: dict[str, Any], tmp_path: Path) -> None:
     with served(write_model(tmp_path / "hub")) as (address, _):
         model = {"name": "tiny", "source": "acme/tiny", "replicas": 1, "parallelism": {"tensor": 1}}

@@ -41,6 +41,23 @@ def test_what_no_firewall_could_act_upon_is_refused_and_the_remedies_cure_it(
     assert play("validate").code == 0
 
 
+def test_models_in_containers_need_an_image_that_is_pinned_and_hosts_with_docker(
+    play: Play, inventory: dict[str, Any]
+) -> None:
+    variables = inventory["gpu_hosts"]["vars"]
+    variables["vllm_models"][0]["runtime"] = "docker"
+    inventory["gpu_hosts"]["hosts"]["gpu2"]["hardware_containers"] = False
+    done = play("site")
+    assert done.code != 0
+    assert set(done.recap) == {"localhost"}
+    assert "gpu1, gpu2: tiny runs with runtime docker, and no image is pinned. Set vllm_image_digest to" in done.text
+    assert "gpu2: tiny may be planned here with runtime docker, and hardware_containers is false." in done.text
+
+    variables["vllm_image_digest"] = f"sha256:{'0f' * 32}"
+    variables["vllm_models"][0]["hosts"] = "gpu1"
+    assert play("validate").code == 0
+
+
 def test_a_variable_by_its_old_name_is_read_and_told(play: Play) -> None:
     told = "DEPRECATED: verify_url is called fleet_verify_url now."
     done = play("validate", "-e", "verify_url=http://192.0.2.9")

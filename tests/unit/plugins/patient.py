@@ -21,6 +21,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import
 )
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.checks import Host
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.doctor import diagnose
+from keeper_protocol import Keeper, Memory, Node, metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 UUIDS = [f"GPU-00000000-0000-0000-0000-{index:012}" for index in range(2)]
@@ -84,6 +85,7 @@ class Patient:
         self.write("proc/50/limits", LIMITS.format("unlimited"))
         self.listen(50, "10.0.0.1", 8000)
         self.fact("gpuhosts_vllm", {"version": 1, "instances": [{"id": "tiny-1"}]})
+        self.keeper("serving")
         self.fact("gpuhosts_gpus", {"version": 1, "gpus": [{"uuid": uuid} for uuid in UUIDS]})
         self.write("sys/class/infiniband/mlx5_0/node_type", "1: CA\n")
         self.bridge(control=0)
@@ -114,6 +116,14 @@ class Patient:
     def fact(self, name: str, content: dict[str, Any]) -> None:
         """A local fact of Ansible."""
         self.write(f"etc/ansible/facts.d/{name}.fact", json.dumps(content))
+
+    def keeper(self, state: str, **more: Any) -> None:
+        """What the keeper of the instance tiny-1 says, in its own words."""
+        one = Keeper(Node("tiny-1", []), "", Memory(reason=more.pop("reason", "")), 0.0, lambda: 1000.0)
+        one.state = state
+        for name, value in more.items():
+            setattr(one, name, value)
+        self.write("run/vllm/tiny-1/keeper.prom", metrics(one))
 
     def process(self, pid: int, command: str, unit: str) -> None:
         """A process in a unit of systemd."""

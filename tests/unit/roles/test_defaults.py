@@ -35,9 +35,10 @@ def test_every_override_of_a_test_inventory_is_listed_with_its_reason() -> None:
     options = [item for spec in specs for item in spec["argument_specs"]["main"]["options"].items()]
     inputs = {name for name, option in options if "default" in option}
     assert len(inputs) > 50
+    inventories = ("inventories/lab/**/*.yml", "molecule/*/*.yml", "tests/alerts/*.yml")
     overridden = {
         ("/".join(path.relative_to(ROOT).parts[:2]), name)
-        for path in [*ROOT.glob("inventories/lab/**/*.yml"), *ROOT.glob("molecule/*/*.yml")]
+        for path in itertools.chain.from_iterable(map(ROOT.glob, inventories))
         for name in settings(yaml.safe_load(path.read_text()))
         if isinstance(name, str) and (name in inputs or name.startswith(OF_PLAYBOOKS))
     }

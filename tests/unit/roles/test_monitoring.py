@@ -16,8 +16,8 @@ from tests.defaults import constants
 ROOT = Path(__file__).resolve().parents[3]
 FACTS: dict[str, Any] = yaml.safe_load((ROOT / "tests/unit/fixtures/program_facts.yml").read_text())
 PROGRAMS = {
-    "node_exporter": ("exporters", "exporters_node_version"),
-    "prometheus": ("prometheus", "prometheus_version"),
+    "node_exporter": ("exporters", "exporters_node_version", ("node_exporter.j2",)),
+    "prometheus": ("prometheus", "prometheus_version", ("*.j2",)),
 }
 
 
@@ -31,7 +31,7 @@ def number(version: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_version_knows_the_arguments(program: str) -> None:
-    role, variable = PROGRAMS[program]
+    role, variable, templates = PROGRAMS[program]
     versions, known = FACTS[program]["versions"], FACTS[program]["arguments"]
     packaged = {
         system
@@ -43,7 +43,7 @@ def test_every_version_knows_the_arguments(program: str) -> None:
     assert min(map(number, versions.values())) == number(oldest)
     assert defaults(role)[variable] == newest
 
-    texts = [path.read_text() for path in (ROOT / f"roles/{role}/templates").glob("*.j2")]
+    texts = [path.read_text() for one in templates for path in (ROOT / f"roles/{role}/templates").glob(one)]
     given = set(re.findall(r"--([a-z][\w.-]*\w)(?=[= \\\n])", "".join(texts)))
     given |= {f"collector.{name}" for name in defaults(role).get("exporters_node_collectors", [])}
 
@@ -52,12 +52,18 @@ def test_every_version_knows_the_arguments(program: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "table"), [("exporters", "_exporters_node_checksums"), ("prometheus", "_prometheus_checksums")]
+    ("role", "program"),
+    [
+        ("alertmanager", "alertmanager"),
+        ("exporters", "exporters_node"),
+        ("exporters", "exporters_nginx"),
+        ("prometheus", "prometheus"),
+    ],
 )
-def test_checksums_are_of_the_version_that_is_installed_by_default(role: str, table: str) -> None:
+def test_checksums_are_of_the_version_that_is_installed_by_default(role: str, program: str) -> None:
     """Those of older ones are of no use to anybody."""
-    (version,) = (value for name, value in defaults(role).items() if name.endswith("_version"))
-    checksums = constants(ROOT / f"roles/{role}")[table]
+    version = defaults(role)[f"{program}_version"]
+    checksums = constants(ROOT / f"roles/{role}")[f"_{program}_checksums"]
     assert list(checksums) == [version]
     assert all(re.fullmatch("[0-9a-f]{64}", checksum) for checksum in checksums[version].values())
 

@@ -18,19 +18,25 @@ SINCE = {
         0: """
             After Alias Before CapabilityBoundingSet ConditionPathExists Conflicts Description
             DeviceAllow DevicePolicy Documentation Environment EnvironmentFile ExecReload ExecStart
-            ExecStartPost ExecStartPre ExecStop Group KillMode LimitMEMLOCK LimitNOFILE Nice
-            NoNewPrivileges PIDFile PartOf PrivateDevices PrivateNetwork PrivateTmp Requires Restart
-            RestartSec RestrictAddressFamilies RuntimeDirectory RuntimeDirectoryMode
-            SupplementaryGroups SystemCallArchitectures SystemCallErrorNumber SystemCallFilter
-            TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WorkingDirectory
+            ExecStartPost ExecStartPre ExecStop ExecStopPost Group KillMode LimitMEMLOCK LimitNOFILE Nice
+            NoNewPrivileges NotifyAccess PIDFile PartOf PrivateDevices PrivateNetwork PrivateTmp Requires Restart
+            RestartSec RestrictAddressFamilies RuntimeDirectory RuntimeDirectoryMode StandardError StandardOutput
+            SuccessExitStatus SupplementaryGroups SyslogIdentifier SystemCallArchitectures SystemCallErrorNumber
+            SystemCallFilter
+            TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec WorkingDirectory
         """,
         214: "ProtectHome ProtectSystem",
         229: "AmbientCapabilities StartLimitBurst StartLimitIntervalSec",
         231: "InaccessiblePaths MemoryDenyWriteExecute ReadOnlyPaths ReadWritePaths RestrictRealtime",
         232: "DynamicUser PrivateUsers ProtectControlGroups ProtectKernelModules ProtectKernelTunables RemoveIPC",
         233: "RestrictNamespaces",
-        235: "CacheDirectory IPAddressAllow IPAddressDeny LockPersonality LogsDirectory StateDirectory",
+        235: """
+            CacheDirectory IPAddressAllow IPAddressDeny LockPersonality LogsDirectory
+            RuntimeDirectoryPreserve StateDirectory StateDirectoryMode
+        """,
+        240: "WatchdogSignal",
         242: "ProtectHostname RestrictSUIDSGID",
+        243: "OOMPolicy",
         244: "ProtectKernelLogs",
         245: "ProtectClock",
         247: "LoadCredential ProcSubset ProtectProc",
@@ -43,7 +49,7 @@ UNITS = {
         str(path.relative_to(ROOT)): path.read_text()
         for kind in ("templates", "files")
         for path in ROOT.glob(f"roles/*/{kind}/**/*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".pyc"
     },
     "vllm@ID.service.d/places.conf": drop_in(["/srv/models"], ["/srv/hf"], ""),
 }
@@ -55,3 +61,15 @@ def test_no_line_is_newer_than_the_oldest_systemd(name: str) -> None:
     assert used
     assert used <= set(SINCE), "look up since when there is one, and add it"
     assert {line: SINCE[line] for line in used if SINCE[line] > OLDEST} == {}
+
+
+def test_a_lack_of_memory_ends_an_engine_as_any_other_failure_does() -> None:
+    """By default systemd stops the unit, which is no failure to a keeper: the next start would come without a pause."""
+    assert "\nOOMPolicy=continue\n" in UNITS["roles/vllm/templates/vllm@.service.j2"]
+
+
+def test_a_step_that_hangs_ends_unless_the_inventory_gives_it_longer() -> None:
+    """The files of an instance, where its `env` stands, are read after the lines of the unit."""
+    unit = UNITS["roles/vllm/templates/vllm@.service.j2"]
+    limit = unit.index("Environment=VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS=120")
+    assert limit < unit.index("EnvironmentFile={{ vllm_config_dir }}/instances/%i.env")

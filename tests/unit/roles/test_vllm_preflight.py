@@ -42,6 +42,47 @@ HOSTS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "noble": ("Ubuntu", "24.04", {}, ""),
     "jammy": ("Ubuntu", "22.04", {}, ""),
     "pip": ("Ubuntu", "22.04", {"vllm_installer": "pip"}, PIP_ALONE),
+    "hasty": (
+        "Ubuntu",
+        "24.04",
+        {"vllm_stop_timeout": 79},
+        "vllm_stop_timeout (79 s) must be at least 20 s more than vllm_shutdown_timeout (60 s), or systemd kills",
+    ),
+    "nervous": (
+        "Ubuntu",
+        "24.04",
+        {"vllm_hang_timeout": 29},
+        "vllm_hang_timeout (29 s) must be 30 s or more, and vllm_dead_timeout (20 s) 5 s or more, or sound engines",
+    ),
+    "strangers": (
+        "Ubuntu",
+        "24.04",
+        {"vllm_instances": [{"id": "a"}, {"id": "b", "keeper": {"nodes": 2}}]},
+        "and there is none. Set vllm_api_key, or vllm_keeper_token where the API is to be open.",
+    ),
+    "acquainted": (
+        "Ubuntu",
+        "24.04",
+        {"vllm_instances": [{"id": "b", "keeper": {"nodes": 2}}], "vllm_api_key": "key"},
+        "",
+    ),
+    "without Ray": (
+        "Ubuntu",
+        "24.04",
+        {"vllm_instances": [{"id": "a", "ray": ["--head"]}], "vllm_lock": str(ROOT / "requirements-dev.txt")},
+        "and there is no Ray in the lock file",
+    ),
+    "Ray in an image": (
+        "Ubuntu",
+        "24.04",
+        {
+            "vllm_instances": [{"id": "a", "ray": ["--head"], "container": {}}],
+            "vllm_lock": str(ROOT / "requirements-dev.txt"),
+            "vllm_image_digest": f"sha256:{'0' * 64}",
+        },
+        "",
+    ),
+    "with Ray": ("Ubuntu", "24.04", {"vllm_instances": [{"id": "a", "ray": ["--head"]}, {"id": "b", "ray": None}]}, ""),
     "python": ("Ubuntu", "22.04", {"vllm_installer": "pip", "vllm_python": "/usr/bin/python3.11"}, ""),
 }
 
@@ -67,7 +108,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     text = re.sub(r"\s+", " ", done.stdout + done.stderr)
     return {
-        name: " ".join(re.findall(rf"(?<=msg: ')?{name} (runs .*?)(?= fatal:| PLAY RECAP)", text)) for name in hosts
+        name: " ".join(re.findall(rf"(?<=msg: ')?{name}:? ((?:runs|has|vllm_).*?)(?= fatal:| PLAY RECAP)", text))
+        for name in hosts
     }
 
 

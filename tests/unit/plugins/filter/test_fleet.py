@@ -55,6 +55,25 @@ def test_what_a_host_starts_is_sorted_by_instance() -> None:
     assert started("gpu4") == []
 
 
+def test_adapters_have_the_servers_of_their_model() -> None:
+    plan = {"instances": [SMALL_1 | {"adapters": [{"name": "sql", "source": "/sql"}]}, LARGE_1]}
+    large, small = fleet.backends(plan)
+    assert (large["adapters"], small["adapters"]) == ([], ["sql"])
+    assert [entry["name"] for entry in fleet.served_names(plan)] == ["large", "small", "sql"]
+
+
+def test_what_a_front_door_is_asked() -> None:
+    plan = {
+        "instances": [
+            SMALL_2,
+            SMALL_1,
+            LARGE_1 | {"task": "embed"},
+            instance("rows", 1, "10.0.0.9", "gpu1") | {"task": "classify"},
+        ]
+    }
+    assert fleet.served_names(plan) == [{"name": "large", "task": "embed"}, {"name": "small", "task": "generate"}]
+
+
 def test_the_name_of_earlier_releases_leads_there() -> None:
     runtime = yaml.safe_load((Path(__file__).parents[4] / "meta/runtime.yml").read_text())
     routed = runtime["plugin_routing"]["filter"]["instances_on"]
@@ -77,13 +96,14 @@ def test_a_filter_that_is_gone_names_what_does_its_work(name: str) -> None:
 
 def test_backends_are_sorted_by_model_and_instance() -> None:
     assert fleet.backends(PLAN) == [
-        {"name": "large", "servers": [{"id": "large-1", "address": "10.0.0.3", "port": 8000}]},
+        {"name": "large", "servers": [{"id": "large-1", "address": "10.0.0.3", "port": 8000}], "adapters": []},
         {
             "name": "small",
             "servers": [
                 {"id": "small-1", "address": "10.0.0.1", "port": 8000},
                 {"id": "small-2", "address": "10.0.0.2", "port": 8000},
             ],
+            "adapters": [],
         },
     ]
 
@@ -94,6 +114,21 @@ def test_every_engine_is_a_target() -> None:
         {"targets": ["10.0.0.1:8000"], "labels": {"model": "small", "instance_id": "small-1"}},
         {"targets": ["10.0.0.2:8000"], "labels": {"model": "small", "instance_id": "small-2"}},
     ]
+
+
+def test_an_engine_is_held_against_the_plan_on_the_host_of_its_api() -> None:
+    budget = {"confidence": "high", "pinned": None, "kv_cache_tokens": 1000}
+    plan = {
+        "instances": [
+            SMALL_2 | {"budget": budget | {"pinned": {"kv_cache_tokens": 900}}},
+            SMALL_1 | {"budget": budget | {"confidence": "none"}},
+            LARGE_1 | {"budget": budget},
+        ]
+    }
+    assert fleet.engines_on(plan, "gpu2") == [
+        {"id": "small-2", "model": "small", "url": "http://10.0.0.2:8000", "planned": 900}
+    ]
+    assert [one["planned"] for host in ("gpu1", "gpu3") for one in fleet.engines_on(plan, host)] == [None, 1000]
 
 
 def test_an_empty_plan() -> None:

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.filter.maintenance import (
     FilterModule,
+    bound_to,
+    cut_by,
     gpu_differences,
     gpus_to_remember,
     left_without_server,
     running_instances,
     server,
+    spanning_instances,
 )
 
 
@@ -110,3 +113,28 @@ def test_gpus_are_remembered_until_there_are_as_many_again() -> None:
     assert gpus_to_remember(gpus(), kept("a")) == kept("a")
     assert gpus_to_remember(gpus("a", "c"), kept("a", "b")) == kept("a", "c")
     assert gpus_to_remember(gpus("a", "b", "c"), kept("a", "b")) == kept("a", "b", "c")
+
+
+def shared(name: str, *hosts: str) -> dict[str, Any]:
+    return {"id": name, "model": name.rpartition("-")[0], "host_names": list(hosts)}
+
+
+def test_hosts_are_bound_by_what_they_share_also_through_others() -> None:
+    instances = [shared("a-1", "gpu1", "gpu2"), shared("b-1", "gpu3", "gpu2"), shared("c-1", "gpu4")]
+    assert bound_to(["gpu1"], instances) == ["gpu1", "gpu2", "gpu3"]
+    assert bound_to(["gpu4"], instances) == ["gpu4"]
+    assert bound_to([], instances) == []
+
+
+def test_an_instance_is_cut_where_only_a_part_of_it_is() -> None:
+    """As it runs and as it is planned: it is moving away from gpu1."""
+    instances = [shared("a-1", "gpu1", "gpu2"), shared("a-1", "gpu2", "gpu3"), shared("b-1", "gpu2")]
+    assert cut_by(instances, ["gpu2"]) == [{"id": "a-1", "outside": ["gpu1", "gpu3"]}]
+    assert cut_by(instances, ["gpu1", "gpu2", "gpu3", "lb1"]) == []
+    assert cut_by(instances, ["lb1"]) == []
+
+
+def test_the_plan_tells_what_is_going_to_span_hosts() -> None:
+    nodes = [{"host": "gpu1"}, {"host": "gpu2"}]
+    instances = [{"id": "a-1", "model": "a", "nodes": nodes}, {"id": "b-1", "model": "b", "nodes": nodes[:1]}]
+    assert spanning_instances({"instances": instances}) == [shared("a-1", "gpu1", "gpu2")]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuhosts.vllm.plugins.action import driver_plan as action
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import nvml
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.driver import Driver
 from ansible_collections.gpuhosts.vllm.plugins.modules import driver_plan
 
@@ -91,3 +96,50 @@ def test_the_repository_is_asked(run_module: RunModule, monkeypatch: pytest.Monk
 def test_a_word_that_is_no_wish(run_module: RunModule) -> None:
     message = run_module(driver_plan, **ARGUMENTS, wishes={"flavor": "open"})["msg"]
     assert message.startswith("wishes: there is no flavor; there are branch, ")
+
+
+def test_the_gpus_are_read_where_they_are_asked_for(
+    run_module: RunModule, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    more = {"gpus": True, "binding": nvml.pack_binding(), "_ansible_remote_tmp": str(tmp_path)}
+    for source in ("none", "nvidia"):
+        facts = run_module(driver_plan, **ARGUMENTS, **more, wishes={"source": source})["ansible_facts"]
+        assert "NVML error" in facts["gpu_facts"]["reason"]
+    assert "gpu_facts" not in run_module(driver_plan, **ARGUMENTS, wishes={})["ansible_facts"]
+
+
+def test_models_that_are_directories_are_read_where_they_are_asked_for(run_module: RunModule, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text('{"hidden_size": 8}')
+    models = [
+        {"name": "tiny", "source": str(tmp_path / "tiny")},
+        {"name": "gone", "source": str(tmp_path / "gone")},
+        {"name": "of the hub", "source": "some/model"},
+    ]
+    for source in ("none", "nvidia"):
+        facts = run_module(driver_plan, **ARGUMENTS, models=models, wishes={"source": source})["ansible_facts"]
+        assert facts["model_facts"]["tiny"]["config"] == {"hidden_size": 8}
+        assert "problem" in facts["model_facts"]["gone"]
+        assert "of the hub" not in facts["model_facts"]
+    assert "model_facts" not in run_module(driver_plan, **ARGUMENTS, wishes={})["ansible_facts"]
+
+
+def test_gpus_that_nothing_can_be_asked_about_fail(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "nvidia-ml-py" in run_module(driver_plan, **ARGUMENTS, gpus=True, wishes={})["msg"]
+    assert "failed" not in run_module(driver_plan, **ARGUMENTS, wishes={})
+
+
+@pytest.mark.parametrize(("given", "sent"), [({"gpus": "yes"}, True), ({"gpus": False}, False), ({}, False)])
+def test_the_action_sends_the_binding_only_for_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], sent: bool
+) -> None:
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
+    execute = Mock(return_value={"plan": {}})
+    plugin = action.ActionModule(Mock(args=given), *[Mock() for _ in range(5)])
+    monkeypatch.setattr(plugin, "_execute_module", execute)
+    assert plugin.run(task_vars={}) == {"plan": {}}
+    name, arguments = execute.call_args.args
+    assert name == "gpuhosts.vllm.driver_plan"
+    assert arguments == given | {"binding": nvml.pack_binding() if sent else None}

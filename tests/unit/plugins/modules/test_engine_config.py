@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pwd
@@ -84,9 +83,10 @@ def configure(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def start(host: Path, name: str) -> None:
     """What systemd leaves at a start."""
     (host / "running" / f"vllm@{name}.service").touch()
-    runtime = host / "run" / name
-    runtime.mkdir(exist_ok=True)
-    os.utime(runtime, (time.time() + 5,) * 2)  # later than what was written in this test so far
+    mark = host / "run" / name / "started"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    os.utime(mark, (time.time() + 5,) * 2)  # later than what was written in this test so far
 
 
 def age(host: Path) -> None:
@@ -108,6 +108,8 @@ def test_a_new_instance_is_written_and_has_to_start(configure: Configure, tmp_pa
     assert (result["start"], result["restart"], result["remove"], result["disturbed"]) == (["tiny-1"], [], [], [])
     assert (tmp_path / "instances/tiny-1.yaml").read_text() == "port: 8000\n"
     assert (tmp_path / "instances/tiny-1.env").read_text() == 'A="1"\nB="2"\n'
+    keeper = json.loads((tmp_path / "instances/tiny-1.json").read_text())
+    assert keeper["command"][:2] == [str(tmp_path / "current/bin/vllm"), "serve"]
     assert (tmp_path / "secrets.env").read_text() == 'VLLM_API_KEY="hidden"\n'
     assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "current").readlink() == tmp_path / "versions/1"
@@ -147,14 +149,22 @@ def test_check_mode_tells_who_would_restart_and_touches_nothing(configure: Confi
 
 @pytest.mark.parametrize(
     "change",
-    [{"release": "/opt/vllm/versions/2"}, {"secrets": {"VLLM_API_KEY": "another"}}, {"unit": "[Service]\nNice=1\n"}],
-    ids=["another release", "another secret", "another unit"],
+    [
+        {"release": "/opt/vllm/versions/2"},
+        {"secrets": {"VLLM_API_KEY": "another"}},
+        {"unit": "[Service]\nNice=1\n"},
+        {"programs": {"PLACE/lib/keeper.py": "new"}},
+        {"times": {"hang": 60}},
+    ],
+    ids=["another release", "another secret", "another unit", "another keeper", "other times"],
 )
 def test_what_all_share_restarts_all(configure: Configure, tmp_path: Path, change: dict[str, Any]) -> None:
     others = (TINY, TINY | {"id": "tiny-2"})
     configure(*others)
     start(tmp_path, "tiny-1")
     start(tmp_path, "tiny-2")
+    if "programs" in change:
+        change = {"programs": {str(tmp_path / "lib/keeper.py"): "new"}}
 
     assert configure(*others, _ansible_check_mode=True, **change)["restart"] == ["tiny-1", "tiny-2"]
     assert configure(*others, **change)["restart"] == ["tiny-1", "tiny-2"]
@@ -167,6 +177,7 @@ def test_a_restart_that_an_interrupted_run_owes_is_not_forgotten(configure: Conf
     changed = TINY | {"engine_args": {"port": 8001}}
     assert configure(changed)["changed"]
 
+    (tmp_path / "run/tiny-1/keeper.prom").touch()  # what the engine that runs goes on to write is no start
     again = configure(changed)
 
     assert (again["changed"], again["restart"]) == (False, ["tiny-1"])
@@ -242,146 +253,6 @@ def test_where_the_instances_lie_is_told_without_a_restart(configure: Configure,
     assert (result["differs"], result["restart"]) == (True, [])
 
 
-def writing_to(path: Path) -> dict[str, Any]:
-    return TINY | {"env": {"HF_HOME": str(path)}}
-
-
-def drop_in_of(host: Path, name: str) -> Path:
-    return host / f"vllm@{name}.service.d/places.conf"
-
-
-@pytest.fixture
-def usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are below /tmp, where no engine writes."""
-    monkeypatch.setattr(engine_config, "unusable", lambda _: "")
-
-
-@pytest.mark.usefixtures("usable")
-def test_a_directory_of_the_environment_is_made_and_opened_for_the_instance_alone(
-    configure: Configure, tmp_path: Path
-) -> None:
-    other = TINY | {"id": "tiny-2"}
-    configure(TINY, other)
-    start(tmp_path, "tiny-1")
-    start(tmp_path, "tiny-2")
-    cache = tmp_path / "data/hf"
-    paths = [cache, drop_in_of(tmp_path, "tiny-1"), tmp_path / "instances/tiny-1.env"]
-
-    checked = configure(writing_to(cache), other, _ansible_check_mode=True)
-    assert (set(checked["files"]), cache.exists()) == (set(map(str, paths)), False)
-    result = configure(writing_to(cache), other)
-
-    assert (set(result["files"]), result["restart"]) == (set(checked["files"]), ["tiny-1"])
-    assert cache.stat().st_mode & 0o777 == 0o750
-    assert f"ReadWritePaths=-{cache}\n" in drop_in_of(tmp_path, "tiny-1").read_text()
-    assert "ReadWritePaths=" not in drop_in_of(tmp_path, "tiny-2").read_text()
-    cache.chmod(0o775)  # is for its owner to say
-    assert not configure(writing_to(cache), other)["changed"]
-
-
-@pytest.mark.usefixtures("usable")
-def test_one_below_the_home_is_the_engines_anyway(configure: Configure, tmp_path: Path) -> None:
-    configure(writing_to(tmp_path / "home/vllm/hf"))
-    assert not (tmp_path / "home/vllm/hf").exists()
-    assert "ReadWritePaths=" not in drop_in_of(tmp_path, "tiny-1").read_text()
-
-
-@pytest.mark.usefixtures("usable")
-def test_one_that_the_engine_may_not_write_to_is_refused(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_config, "may_write", lambda *_: False)
-    (tmp_path / "data").mkdir()
-
-    result = configure(writing_to(tmp_path / "data"))
-
-    assert result["msg"] == (
-        f"tiny-1: HF_HOME is {tmp_path}/data, where the user root may not write. "
-        f"Give it to the engines with `chown root:root {tmp_path}/data`, or name another directory."
-    )
-    assert not (tmp_path / "instances").exists()
-
-
-@pytest.mark.usefixtures("usable")
-def test_one_that_the_engine_cannot_come_to_is_refused(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To own it would not help."""
-    monkeypatch.setattr(engine_config, "closed_to", lambda *_: tmp_path / "data")
-
-    result = configure(writing_to(tmp_path / "data/hf"))
-
-    assert result["msg"] == (
-        f"tiny-1: HF_HOME is {tmp_path}/data/hf, and the user root may not pass through {tmp_path}/data. "
-        f"Let it with `chmod a+x {tmp_path}/data`, or name another directory."
-    )
-    assert not (tmp_path / "instances").exists()
-
-
-@pytest.mark.usefixtures("usable")
-def test_one_that_only_the_engines_come_to_is_left_to_them(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on an NFS server that takes root for nobody."""
-    squashed, is_dir = tmp_path / "nfs/closed", Path.is_dir
-
-    def as_nobody(path: Path) -> bool:
-        if squashed in path.parents:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return is_dir(path)
-
-    monkeypatch.setattr(Path, "is_dir", as_nobody)
-    monkeypatch.setattr(engine_config, "closed_to", lambda *_: None)
-    monkeypatch.setattr(engine_config, "may_write", lambda *_: True)
-    squashed.mkdir(parents=True)
-
-    result = configure(writing_to(squashed / "hf/hub"))
-
-    assert result["changed"]
-    assert f"ReadWritePaths=-{squashed}/hf/hub\n" in drop_in_of(tmp_path, "tiny-1").read_text()
-    assert not any(str(squashed) in path for path in result["files"])
-
-
-@pytest.mark.usefixtures("usable")
-def test_one_on_a_disk_that_is_not_mounted_is_not_made_beside_it(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_config, "unmounted", lambda _: tmp_path / "data")
-
-    result = configure(writing_to(tmp_path / "data/hf"))
-
-    assert result["msg"] == (
-        f"tiny-1: HF_HOME is {tmp_path}/data/hf, and nothing is mounted at {tmp_path}/data, as /etc/fstab wants it. "
-        f"Mount it there with `mount {tmp_path}/data`, or take it out of /etc/fstab."
-    )
-    assert not (tmp_path / "data").exists()
-
-
-def test_one_that_no_engine_can_write_to_is_refused(configure: Configure, tmp_path: Path) -> None:
-    result = configure(TINY, environment={"TMPDIR": "/home/ops"})
-    assert result["msg"].startswith("tiny-1: TMPDIR is /home/ops, and an engine sees home directories read-only. Name")
-    assert not (tmp_path / "instances").exists()
-
-
-def test_an_instance_waits_for_release_home_and_model(configure: Configure, tmp_path: Path) -> None:
-    configure(
-        TINY | {"engine_args": {"model": "/srv/models/tiny"}}, TINY | {"id": "hub", "engine_args": {"model": "a/b"}}
-    )
-    places = f" wait {tmp_path}/current {tmp_path}/home/vllm"
-    assert f"{places} /srv/models/tiny\n" in drop_in_of(tmp_path, "tiny-1").read_text()
-    assert f"{places}\n" in drop_in_of(tmp_path, "hub").read_text()
-
-
-def test_what_systemd_reads_beside_the_unit_goes_with_the_instance(configure: Configure, tmp_path: Path) -> None:
-    configure(TINY, TINY | {"id": "tiny-2"})
-    (tmp_path / "vllm@tiny-2.service.d/mine.conf").touch()
-
-    configure()
-
-    assert not drop_in_of(tmp_path, "tiny-1").parent.exists()
-    assert [path.name for path in drop_in_of(tmp_path, "tiny-2").parent.iterdir()] == ["mine.conf"]
-
-
 def test_needrestart_is_told_where_it_is(configure: Configure, tmp_path: Path) -> None:
     file = tmp_path / "needrestart/vllm.conf"
     configure(TINY, needrestart_file=str(file))
@@ -441,3 +312,48 @@ def test_what_selinux_takes_has_to_be_installed(configure: Configure, tmp_path: 
     message = configure(access=access)["msg"]
 
     assert message.startswith("SELinux: /srv/bin(/.*)? is bin_t: that takes policycoreutils-python-utils. Install it")
+
+
+def spanning(address: str) -> dict[str, Any]:
+    """A node of an instance that has another."""
+    node = {"rank": 1, "address": address, "gpus": [{"index": 0, "uuid": "GPU-0"}]}
+    return TINY | {"node": node, "peers": ["10.0.0.12"], "peer_ports": [29500, 29599], "rendezvous_port": 29501}
+
+
+def test_a_node_is_told_its_interface_unless_the_inventory_does(configure: Configure, tmp_path: Path) -> None:
+    configure(spanning("127.0.0.1") | {"env": {"NCCL_SOCKET_IFNAME": "ib0"}})
+    variables = (tmp_path / "instances/tiny-1.env").read_text().splitlines()
+    assert {'GLOO_SOCKET_IFNAME="lo"', 'TP_SOCKET_IFNAME="lo"', 'NCCL_SOCKET_IFNAME="ib0"'} <= set(variables)
+    fact = json.loads((tmp_path / "facts.d/gpuhosts_vllm.fact").read_text())
+    assert fact["instances"][0]["master_port"] == 29501
+
+
+def test_a_node_whose_address_the_host_has_not_stops_before_anything_is_written(
+    configure: Configure, tmp_path: Path
+) -> None:
+    assert "Set fleet_cluster_address" in configure(spanning("192.0.2.77"))["msg"]
+    assert not (tmp_path / "instances").exists()
+
+
+def test_the_ports_between_nodes_are_opened_to_these(configure: Configure, tmp_path: Path) -> None:
+    ufw = tmp_path / "etc/ufw"
+    ufw.mkdir(parents=True)
+    (ufw / "ufw.conf").write_text("ENABLED=yes\n")
+    access = {"name": "gpu", "listens_on": [], "allow_from": ["10.0.0.2"]}
+    opened = configure(spanning("127.0.0.1"), access=access, _ansible_check_mode=True)["access"]
+    assert opened[0] == "ufw: TCP ports 29500-29599 for 10.0.0.12 is open"
+    assert all("10.0.0.12" in sentence for sentence in opened)
+
+
+def test_adapters_come_and_go_without_a_restart(configure: Configure, tmp_path: Path) -> None:
+    sql, py = ({"name": name, "source": f"/srv/{name}"} for name in ("sql", "py"))
+    able, written = TINY | {"engine_args": {"enable-lora": True}}, tmp_path / "instances/tiny-1.arguments.json"
+    configure(able | {"adapters": [sql]})
+    start(tmp_path, "tiny-1")
+    for adapters in ([sql, py], []):
+        result = configure(able | {"adapters": adapters})
+        assert (result["restart"], result["files"]) == ([], [str(written)])
+        assert [json.loads(word)["name"] for word in json.loads(written.read_text())[1:]] == ["sql", "py"][
+            : len(adapters)
+        ]
+    assert (configure(TINY)["restart"], written.exists()) == (["tiny-1"], False)  # it takes none any more

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import ready
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import answer, ready
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_ready
 
 from tests.unit.plugins.conftest import RunModule
@@ -43,7 +44,7 @@ class Systemd:
 def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
     pretended = Systemd()
     monkeypatch.setattr(AnsibleModule, "run_command", pretended.run_command)
-    monkeypatch.setattr(engine_ready, "boot_time", lambda: 1699999940.5)
+    monkeypatch.setattr(answer, "boot_time", lambda: 1699999940.5)
     monkeypatch.setattr(ready, "POLL_SECONDS", 0.01)
     return pretended
 
@@ -51,9 +52,18 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
 def test_it_tells_what_the_engine_resolved(run_module: RunModule, engine: Engine) -> None:
     engine.key = "s3cret"
     result = run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny", api_key="s3cret")
-    assert (result["changed"], result["stage"]) == (False, "completion")
+    assert (result["changed"], result["stage"]) == (False, "answer")
     assert (result["effective"]["num_gpu_blocks"], result["effective"]["max_model_len"]) == (256, 512)
     assert engine.requests[0]["prompt"] == "Say hello."
+
+
+def test_it_loads_the_adapters_that_are_wanted(run_module: RunModule, engine: Engine, tmp_path: Path) -> None:
+    engine.settings.takes_adapters = True
+    (tmp_path / "adapter_config.json").write_text("{}")
+    wanted = [{"name": "sql", "source": str(tmp_path)}]
+    first, second = (run_module(engine_ready, unit=UNIT, url=engine.url, model="tiny", adapters=wanted) for _ in "12")
+    assert (first["changed"], first["adapters"]) == (True, [f"sql is served from {tmp_path}"])
+    assert (second["changed"], second["adapters"]) == (False, [])
 
 
 @pytest.mark.parametrize(

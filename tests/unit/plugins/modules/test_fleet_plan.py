@@ -56,6 +56,19 @@ def test_the_first_host_that_could_read_a_model_counts() -> None:
     assert fleet_plan.known_models(hosts) == {"a": {"config": {"x": 2}}, "b": {"problem": "first"}}
 
 
+def test_adapters_are_counted_and_listed(run_action: RunAction) -> None:
+    sql = {"name": "sql", "source": "/srv/adapters/sql"}
+    known = {"sql": {"source": "/srv/adapters/sql", "adapter": {"rank": 64, "base": "acme/other"}}}
+    result = run_action(fleet_plan, models=[TINY | {"lora": [sql]}], hosts=[HOST | {"model_facts": known}])
+    (first, _) = result["plan"]["instances"]
+    assert first["adapters"] == [sql | {"revision": None}]
+    assert {name: first["engine_args"][name] for name in ("enable-lora", "max-lora-rank")} == {
+        "enable-lora": True,
+        "max-lora-rank": 64,
+    }
+    assert "tiny: the adapter sql was made for acme/other, not for /srv/models/tiny" in result["plan"]["warnings"]
+
+
 def test_what_is_stated_of_a_model_counts_before_what_was_read(run_action: RunAction) -> None:
     known = {"tiny": fleets.facts("llama-3.2-1b-instruct")}
     host = fleets.host("gpu1", 1) | {"model_facts": {"tiny": {"source": "/srv/models/tiny", "problem": "not there"}}}

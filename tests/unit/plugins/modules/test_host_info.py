@@ -71,7 +71,7 @@ def test_the_action_says_what_is_wanted_and_notes_the_time_before_and_after(monk
     }
     name, arguments = execute.call_args.args
     assert (name, arguments["binding"]) == ("gpuhosts.vllm.host_info", nvml.pack_binding())
-    assert [port["number"] for port in arguments["wanted"]["ports"]] == [9100, 9090]
+    assert [port["number"] for port in arguments["wanted"]["ports"]] == [9100, 9093, 9090]
 
 
 @pytest.mark.parametrize("options", [[], ["--check", "--diff", "--limit", "gpu*:lb1"]])

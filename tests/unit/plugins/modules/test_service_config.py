@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -97,7 +99,7 @@ def configure(run_module: RunModule, tmp_path: Path, url: str, monkeypatch: pyte
     monkeypatch.setattr(places.Place, "is_owned", lambda self: self.path.stat().st_mode & 0o777 == self.mode)
     monkeypatch.setattr(places.os, "chown", lambda *_: None)
 
-    def run(files: dict[str, str], **more: Any) -> dict[str, Any]:
+    def run(files: dict[str, str], *further: dict[str, Any], **more: Any) -> dict[str, Any]:
         takes = {"web.conf": "restart", "routes": "reload", "targets": "nothing"}
         entries = [
             {
@@ -108,7 +110,14 @@ def configure(run_module: RunModule, tmp_path: Path, url: str, monkeypatch: pyte
             }
             for name, text in files.items()
         ]
-        usual = {"name": "web", "packages": ["web"], "files": entries, "urls": [url], "answer": "ok\n", "timeout": 0}
+        usual = {
+            "name": "web",
+            "packages": ["web"],
+            "files": [*entries, *further],
+            "urls": [url],
+            "answer": "ok\n",
+            "timeout": 0,
+        }
         host = {"_ansible_diff": True, "_ansible_remote_tmp": str(tmp_path / "remote")}
         return run_module(service_config, **(usual | host | more))
 
@@ -223,6 +232,113 @@ def test_another_mode_is_mended_and_nothing_restarts(configure: Configure, tmp_p
 
     assert (tmp_path / "web.conf").stat().st_mode & 0o777 == 0o644
     assert said(tmp_path) == []
+
+
+def test_a_secret_is_roots_alone_and_shown_nowhere(configure: Configure, tmp_path: Path) -> None:
+    secrets = {str(tmp_path / "secrets/password"): "swordfish"}
+
+    result = configure({"web.conf": "a\n"}, secrets=secrets)
+
+    written = tmp_path / "secrets/password"
+    assert (written.read_text(), written.stat().st_mode & 0o777) == ("swordfish", 0o600)
+    assert result["files"][0] == str(written)
+    assert "swordfish" not in json.dumps(result)
+    assert configure({"web.conf": "a\n"}, secrets=secrets)["changed"] is False
+    said(tmp_path)
+    changed = configure({"web.conf": "a\n"}, secrets={str(written): "catfish"})
+    assert changed["steps"] == ["restart"]
+    assert "fish" not in json.dumps(changed)
+    assert changed["diff"][0]["before"] != changed["diff"][0]["after"]
+
+
+def test_a_shared_secret_is_its_groups_too_and_checked_and_taken_up_as_said(
+    configure: Configure, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "web.yml")
+    shared = {"path": path, "check": ["picky", "%s"], "taken_up_by": "nothing"}
+
+    def write(content: str) -> dict[str, Any]:
+        return configure({"web.conf": "a\n"}, shared, secrets={path: content}, secrets_group="adm")
+
+    first = write("swordfish")
+    assert ((tmp_path / "web.yml").stat().st_mode & 0o777, first["steps"]) == (0o640, ["enable", "start"])
+    refused = write("refused, catfish")
+    assert "web.yml stays as it is: picky refuses it" in refused["msg"]
+    assert (tmp_path / "web.yml").read_text() == "swordfish"
+    changed = write("another fish")
+    assert (changed["steps"], changed["files"]) == ([], [path])
+    assert "fish" not in json.dumps([first, refused, changed])
+
+
+def test_what_is_not_wanted_in_a_directory_of_ours_goes_and_is_forgotten(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/old").write_text("o\n")
+    alone = {"alone_in": [str(tmp_path / "rules"), str(tmp_path / "absent")]}
+    configure({"web.conf": "a\n", "rules/own": "o\n"})
+    said(tmp_path)
+
+    would = configure({"web.conf": "a\n", "rules/own": "o\n"}, **alone, _ansible_check_mode=True)
+    result = configure({"web.conf": "a\n", "rules/own": "o\n"}, **alone)
+
+    assert would["files"] == result["files"] == [str(tmp_path / "rules/old")]
+    assert (result["steps"], said(tmp_path)) == (["reload"], ["reload web.service"])
+    assert [path.name for path in (tmp_path / "rules").iterdir()] == ["own"]
+    assert not configure({"web.conf": "a\n", "rules/own": "o\n"}, **alone)["changed"]
+    (tmp_path / "rules/old").write_text("o\n")
+    assert "runs with the old ones" in configure({"web.conf": "bad\n", "rules/own": "o\n"}, **alone)["msg"]
+    assert (tmp_path / "rules/old").read_text() == "o\n"
+
+
+def test_a_service_that_wants_to_know_who_asks_is_told(configure: Configure) -> None:
+    class Login(Health):
+        def do_GET(self) -> None:
+            if self.headers["Authorization"] == "Basic YWRtaW46c3dvcmRmaXNo":
+                return super().do_GET()
+            return self.send_error(401)
+
+    with HTTPServer(("127.0.0.1", 0), Login) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        urls = [f"http://127.0.0.1:{server.server_port}/"]
+        try:
+            assert "failed" not in configure({"web.conf": "a\n"}, urls=urls, login="admin:swordfish")
+            assert "401" in configure({"web.conf": "a\n"}, urls=urls)["msg"]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate that a service shows, with its key, and one of somebody else; neither has an address in it."""
+    for name in ("own", "other"):
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        names = ["-subj", "/CN=grafana.example", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        subprocess.run([*request, *names], cwd=tmp_path, check=True, capture_output=True)
+    with (tmp_path / "own.pem").open("a") as own:
+        own.write((tmp_path / "own.key").read_text())
+    return tmp_path / "own.pem", tmp_path / "other.pem"
+
+
+def test_a_service_is_asked_by_tls_and_has_to_show_its_certificate(
+    configure: Configure, certificates: tuple[Path, Path]
+) -> None:
+    own, other = certificates
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        urls = [f"https://127.0.0.1:{server.server_port}/"]
+        try:
+            assert "failed" not in configure({"web.conf": "a\n"}, urls=urls, certificate=str(own))
+            assert "CERTIFICATE_VERIFY_FAILED" in configure({"web.conf": "a\n"}, urls=urls)["msg"]
+            refused = configure({"web.conf": "a\n"}, urls=urls, certificate=str(other))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "CERTIFICATE_VERIFY_FAILED" in refused["msg"]
 
 
 def test_what_is_refused_leaves_all_files_as_they_were(configure: Configure, tmp_path: Path) -> None:

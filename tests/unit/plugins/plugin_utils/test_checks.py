@@ -75,6 +75,12 @@ def new_kernel(patient: Patient) -> None:
     patient.write("run/reboot-required.pkgs", "linux-image-6.1.0-42-amd64\nlinux-image-6.1.0-42-amd64\n")
 
 
+def rdma_without_a_subnet_manager(patient: Patient) -> None:
+    for name, text in {"state": "2: INIT", "phys_state": "5: LinkUp", "link_layer": "InfiniBand"}.items():
+        patient.write(f"sys/class/infiniband/mlx5_0/ports/1/{name}", f"{text}\n")
+    patient.write("sys/class/infiniband/mlx5_1/ports/1/phys_state", "3: Disabled\n")  # without a cable
+
+
 def no_gpu(patient: Patient) -> None:
     patient.describe("gpus", "0")
     for path in ("sys/bus/pci/devices/0000:10:00.0", "sys/bus/pci/devices/0000:11:00.0"):
@@ -141,6 +147,11 @@ FAULTS: list[tuple[str, Inject, str]] = [
     ("shm_small", lambda it: it.want(shm_gib=10.0**6), "GiB"),
     ("memlock_low", lambda it: it.write("proc/50/limits", LIMITS.format("65536")), "65536 bytes, with mlx5_0"),
     (
+        "engine_not_serving",
+        lambda it: it.keeper("waiting", waits_for="rank 1", reason='rank 1: the "engine" ended with status 1'),
+        'tiny-1 waiting, for rank 1, the one before ended: rank 1: the "engine" ended with status 1',
+    ),
+    (
         "cdi_stale",
         lambda it: it.write("var/run/cdi/nvidia.yaml", CDI.format("575.57.08")),
         "/var/run/cdi/nvidia.yaml is of driver 575.57.08",
@@ -158,6 +169,7 @@ FAULTS: list[tuple[str, Inject, str]] = [
     ("gpu_fewer", lambda it: it.fact("gpuhosts_gpus", {"gpus": [{"uuid": u} for u in [*UUIDS, "GPU-x"]]}), "2 GPUs"),
     ("pcie_width", lambda it: it.gpu("pcie_width", "8"), f"{GPU_1}: x8 of x16"),
     ("pcie_generation", lambda it: it.gpu("pcie_generation_max", "3"), f"{GPU_1}: generation 3 of 4"),
+    ("rdma_inactive", rdma_without_a_subnet_manager, "not active: mlx5_0:1"),
     ("fabric_incomplete", fabric_in_progress, f"{GPU_1}: fabric in_progress"),
     ("orphan_process", foreign_process, f"python3 (process 4242, session-3.scope) on {GPU_1} with 20 GiB"),
     ("acs_enabled", lambda it: it.bridge(control=0b11101), f"redirection by {BRIDGE}"),

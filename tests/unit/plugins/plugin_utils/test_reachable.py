@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ def found(group: str, **variables: Any) -> list[str]:
     [
         ("gpu_hosts", {}),
         ("gpu_hosts", {"fleet_firewall": "auto", "vllm_firewall": "none", "fleet_allow_from": []}),
+        ("gpu_hosts", {"fleet_cluster_address": "192.168.7.1"}),
+        ("gpu_hosts", {"fleet_cluster_address": ""}),
         ("gpu_hosts", {"fleet_allow_from": ["10.0.0.7", "10.0.0.7/8", "fd00::/8", "lb1.example.org"]}),
         ("gpu_hosts", {"fleet_allow_from": "{{ ansible_facts.default_ipv4.address }}"}),  # before ansible-core 2.19
         ("gpu_hosts", {"nginx_lb_firewall": "off", "nginx_lb_allow_from": 1}),  # not read there
@@ -35,6 +38,25 @@ def test_what_hosts_can_act_upon(group: str, variables: dict[str, Any]) -> None:
     ("group", "variables", "words"),
     [
         ("gpu_hosts", {"fleet_address": "gpu1.example.org"}, "The address of one is 'gpu1.example.org'"),
+        ("gpu_hosts", {"fleet_address": "10.0.0.300"}, "The address of one is '10.0.0.300'"),
+        *(
+            (
+                "gpu_hosts",
+                {"fleet_cluster_address": value},
+                f"fleet_cluster_address of one, two is '{value}', {reason}. Set",
+            )
+            for value, reason in {
+                "ib0.gpu1": "which is no address",
+                "10.0.0.300": "which is no address",
+                "10.0.0": "which is no address",
+                "10.0.0.1/24": "which is no address",
+                "fd00::1": "an IPv6 address, and the nodes of an instance speak IPv4",
+                "127.0.0.1": "which is every host itself",
+                str(IPv4Address(0)): "which is no host's",
+                "224.0.0.1": "which is no host's",
+                "255.255.255.255": "which is no host's",
+            }.items()
+        ),
         ("gpu_hosts", {"fleet_firewall": False}, "fleet_firewall of one, two is false. Set it to auto"),
         ("gpu_hosts", {"vllm_firewall": "ufw"}, 'vllm_firewall of one, two is "ufw". Set it to auto'),
         ("monitoring", {"exporters_firewall": ""}, 'exporters_firewall of one, two is "". Set it to auto'),

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.verdict import verdict
 
-PROBE = {"item": ["lb1", "tiny"], "text": "hello", "chunks": 3, "time_to_first_token_seconds": 0.1, "seconds": 0.4}
+PROBE: dict[str, Any] = {
+    "item": ["lb1", {"name": "tiny", "task": "generate"}],
+    "text": "hello",
+    "chunks": 3,
+    "time_to_first_token_seconds": 0.1,
+    "seconds": 0.4,
+}
 TARGET = {"scrapeUrl": "http://10.0.0.1:8000/metrics", "health": "up", "lastError": ""}
 
 
@@ -18,7 +24,7 @@ def answer(*targets: dict[str, Any], failed: bool = False) -> dict[str, Any]:
 def test_all_is_well() -> None:
     found = verdict([PROBE], [answer(TARGET)], [])
     assert found["ok"]
-    assert found["summary"] == "1 completions streamed, 1 Prometheus targets up"
+    assert found["summary"] == "1 answer through front doors, 1 Prometheus targets up"
     expected = {key: value for key, value in PROBE.items() if key != "item"}
     assert found["completions"] == [expected | {"front_door": "lb1", "model": "tiny", "ok": True}]
 
@@ -34,7 +40,7 @@ def test_all_is_well() -> None:
         ),
         (PROBE, answer(TARGET, failed=True), "mon1: Prometheus scrapes 1 targets, fewer than the plan has"),
         (PROBE, answer(), "mon1: Prometheus names no target: is the host reachable?"),
-        (None, answer(TARGET), "No completion was asked for"),
+        (None, answer(TARGET), "No model was asked"),
     ],
 )
 def test_every_kind_of_failure_is_named(probe: dict[str, Any] | None, targets: dict[str, Any], failure: str) -> None:

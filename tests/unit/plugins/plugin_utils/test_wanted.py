@@ -51,7 +51,7 @@ def ports(want: Wanted) -> list[tuple[str, str | None, int]]:
 
 
 def test_the_defaults_are_those_of_the_roles() -> None:
-    roles = ("exporters", "nginx_lb", "prometheus", "vllm")
+    roles = ("alertmanager", "exporters", "fleet", "model_store", "nginx_lb", "prometheus", "vllm")
     defaults = {
         k: v
         for role in roles
@@ -70,8 +70,18 @@ def test_without_a_plan_every_port_of_the_wishes_and_room_for_the_largest_model(
         ("vLLM", "10.0.0.1", 9000),
     ]
     assert [(disk.purpose, disk.gib) for disk in want.disks[1:]] == [("model large", 9.0), ("vLLM 0.33.0", 12.0)]
-    assert want.disks[1].parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
+    assert want.disks[1].parts == "/srv/model-store/owner--large--main"
+    without = wanted("gpu1", {}, model_store_dir="").disks[1]
+    assert without.parts == "/var/lib/vllm/huggingface/hub/models--owner--large/blobs"
     assert (want.gpu_host, want.several_gpus, want.shm_gib) == (True, True, 2.0)
+
+
+def test_the_port_of_nvidias_exporter_is_wanted_on_gpu_hosts_alone() -> None:
+    dcgm: dict[str, Any] = {"exporters_gpu_source": "dcgm", "exporters_dcgm_port": 9401}
+    assert ports(wanted("gpu1", {}, **dcgm))[1] == ("dcgm-exporter", "10.0.0.1", 9401)
+    assert "dcgm-exporter" not in [purpose for purpose, _, _ in ports(wanted("lb1", {}, **dcgm))]
+    without = wanted("gpu1", {}, **dcgm, fleet_observe=["prometheus"])
+    assert "dcgm-exporter" not in [purpose for purpose, _, _ in ports(without)]
 
 
 def test_with_a_plan_what_it_puts_there() -> None:
@@ -121,7 +131,10 @@ def test_hosts_of_services() -> None:
         ("NGINX", None, 8443),
         ("NGINX", "127.0.0.1", 8080),
     ]
-    assert ports(wanted("mon1", {}))[1:] == [("Prometheus", "10.0.0.3", 9091)]
+    ours = [("Alertmanager", "127.0.0.1", 9093), ("Prometheus", "10.0.0.3", 9091)]
+    assert ports(wanted("mon1", {}))[1:] == ours
+    assert ports(wanted("mon1", {}, fleet_alertmanager_url="http://alerts.example.com"))[1:] == ours[1:]
+    assert ports(wanted("mon1", {}, fleet_observe=["alertmanager"])) == ours[:1]
     assert not wanted("mon1", {}).gpu_host
     assert [(disk.path, disk.gib) for disk in wanted("mon1", {}).disks] == [("/var", 2.0)]
 

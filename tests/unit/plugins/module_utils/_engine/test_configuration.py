@@ -74,7 +74,8 @@ RUNS = Unit("active", True, 100)
         pytest.param(Unit("active", False, 100), 90, [], {"start"}, id="not at the next boot"),
         pytest.param(Unit(), 90, ["a-1"], {"start"}, id="new"),
         pytest.param(Unit("failed", True), 90, ["a-1"], {"start"}, id="failed: there is nobody to drain"),
-        pytest.param(Unit("activating", True), 90, ["a-1"], {"start"}, id="systemd is about to start it again"),
+        pytest.param(Unit("activating", True, 100), 90, [], {"start"}, id="systemd is about to start it again"),
+        pytest.param(Unit("activating", True, 100), 90, ["a-1"], {"restart", "start"}, id="it waits for the old path"),
     ],
 )
 def test_what_is_wanted_is_compared_with_what_is_there(

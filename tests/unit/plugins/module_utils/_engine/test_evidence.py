@@ -83,6 +83,10 @@ def test_of_two_errors_the_first_counts_and_a_complaint_only_without_an_end() ->
         "/opt/vllm/current/bin/python: error while loading shared libraries: libpython3.11.so: cannot open",
         "vllm@a.service: Main process exited, code=dumped, status=11/SEGV",
         "vllm@a.service: Failed to load environment files: No such file or directory",
+        "keeper: epoch 1795884231625 ends: the engine was killed by SIGKILL",
+        "keeper: epoch 1795884231625 ends: the engine cannot be started: [Errno 2] No such file: '/opt/vllm/bin/vllm'",
+        "keeper: epoch 1795884231625 ends: the engine at http://10.0.0.1:8000 gave no token for 90 s",
+        "keeper: epoch 1795884231625 ends: rank 0: rank 1 was silent for 20 s",
         "(APIServer pid=1) CRITICAL 11-28 05:12:30.123 [a.py:1] it is over",
         "\x1b[31mERROR:\x1b[0m    [Errno 98] error while attempting to bind on address",
     ],
@@ -90,6 +94,17 @@ def test_of_two_errors_the_first_counts_and_a_complaint_only_without_an_end() ->
 def test_ends_without_a_traceback(line: str) -> None:
     *_, found = first_error(["(APIServer pid=1) INFO 11-28 05:12:00 [a.py:1] fine", line, "vllm@a.service: Stopped."])
     assert line.replace("\x1b[31m", "").replace("\x1b[0m", "").endswith(found)
+
+
+def test_what_the_keeper_says_of_an_engine_that_told_why_it_ended_is_no_error() -> None:
+    ends = ["Traceback (most recent call last):", "ValueError: no memory"]
+    lines = [
+        "keeper: epoch 1795884231625 starts",
+        *ends,
+        "keeper: epoch 1795884231625 ends: the engine ended with status 1",
+    ]
+    assert first_error(lines) == ends[1:]
+    assert first_error([lines[0], lines[-1], "keeper: epoch 1795884231626 ends: stopped"]) == []
 
 
 def test_only_echoes_are_better_than_nothing() -> None:

@@ -21,12 +21,13 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "POLL_SECONDS", 0.01)
 
 
-def wait(engine: Engine, *states: UnitState, key: str = "", timeout: float = 0.1) -> Ready:
+def wait(engine: Engine, *states: UnitState, key: str = "", timeout: float = 0.1, task: str = "generate") -> Ready:
     """Wait for an engine whose unit goes through these states and stays in the last one."""
     looks: Iterator[UnitState] = chain(states or [UP], repeat(states[-1] if states else UP))
     return wait_until_ready(
         OpenAiClient(engine.url, key),
         lambda: next(looks),
+        task=task,
         model="tiny",
         prompt="Say hello.",
         timeout_seconds=timeout,
@@ -111,7 +112,7 @@ def break_completion(engine: Engine) -> None:
         (break_models, "models", "still not after 0.1 s: /v1/models lists other, not 'tiny'"),
         (
             break_completion,
-            "completion",
+            "answer",
             "still not after 0.1 s: /v1/completions of ENGINE answered for model 'tiny' without any text",
         ),
     ],

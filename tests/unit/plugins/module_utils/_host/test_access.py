@@ -56,7 +56,8 @@ class Host:
             "firewall": "auto",
         }
         usual |= {"booleans": [], "port_type": "", "known_ports": [], "file_contexts": {}}
-        return look(self.root, self.ask, usual | more, lambda name: NAMES.get(name, []))
+        openings = more.pop("openings", ())
+        return look(self.root, self.ask, usual | more, lambda name: NAMES.get(name, []), lambda: openings)
 
     def commands(self, access: Access) -> list[str]:
         return [" ".join(step.command) for step in (*access.selinux, *access.firewall) if step.command]

@@ -8,12 +8,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ConfigFileError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import (
+    Container,
     Engine,
     at_least,
+    container_named,
+    containers_of,
+    has_image,
+    instances_by_container,
+    is_installed,
     owners_of,
     read_engine,
     wait_for,
@@ -25,13 +32,18 @@ class Daemon(socketserver.ThreadingUnixStreamServer):
 
     said = b""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[str] = []
+
 
 class Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        assert self.rfile.readline() == b"GET /info HTTP/1.1\r\n"
+        asked = self.rfile.readline().split()[1].decode()
         while self.rfile.readline().strip():
             pass
         assert isinstance(self.server, Daemon)
+        self.server.asked.append(unquote(asked))
         self.wfile.write(self.server.said)
 
 
@@ -55,6 +67,56 @@ def test_what_it_says_of_itself(daemon: Daemon) -> None:
     daemon.said = http(json.dumps({"ServerVersion": "29.7.2", "CDISpecDirs": ["/etc/cdi"]}).encode())
     engine = read_engine(Path())
     assert (engine.version, engine.has_cdi) == ("29.7.2", True)
+    assert daemon.asked == ["/info"]
+
+
+def test_whether_it_has_an_image(daemon: Daemon) -> None:
+    daemon.said = http(b"{}")
+    assert has_image(Path(), "gpuhosts/vllm:0.33.0-0f3b")
+    assert daemon.asked == ["/images/gpuhosts/vllm:0.33.0-0f3b/json"]
+    daemon.said = http(b'{"message": "No such image"}', "404 Not Found")
+    assert not has_image(Path(), "gpuhosts/vllm:0.33.0-0f3b")
+
+
+def test_whose_container_has_a_name(daemon: Daemon) -> None:
+    own = {"Config": {"Image": "gpuhosts/vllm:0.33.0-0f3b", "Labels": {"gpuhosts.vllm.instance": "tiny-1"}}}
+    daemon.said = http(json.dumps(own).encode())
+    assert container_named(Path(), "vllm-tiny-1") == Container("gpuhosts/vllm:0.33.0-0f3b", "tiny-1")
+    assert daemon.asked == ["/containers/vllm-tiny-1/json"]
+    unlabelled: tuple[dict[str, str] | None, ...] = ({}, None)
+    for labels in unlabelled:
+        daemon.said = http(json.dumps({"Config": {"Image": "web", "Labels": labels}}).encode())
+        assert container_named(Path(), "vllm-tiny-1") == Container("web", "")
+    daemon.said = http(b'{"message": "No such container"}', "404 Not Found")
+    assert container_named(Path(), "vllm-tiny-1") is None
+
+
+def test_how_many_containers_there_are(daemon: Daemon) -> None:
+    daemon.said = http(b'[{"Id": "0f3b"}, {"Id": "77aa"}]')
+    assert containers_of(Path()) == 2
+    assert daemon.asked == ["/containers/json?all=true"]
+    daemon.said = http(b"[]")
+    assert containers_of(Path()) == 0
+    daemon.said = http(b"{}", "500 Internal Server Error")
+    assert containers_of(Path()) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "there"), [("usr/bin/dockerd", True), ("snap/bin/docker", True), ("usr/bin/docker", False)]
+)
+def test_whether_there_is_an_engine(tmp_path: Path, path: str, there: bool) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert is_installed(tmp_path) is there
+
+
+def test_which_instances_run_in_containers(daemon: Daemon) -> None:
+    label = "gpuhosts.vllm.instance"
+    daemon.said = http(json.dumps([{"Id": "0f3b", "Labels": {label: "tiny-1"}}]).encode())
+    assert instances_by_container(Path()) == {"0f3b": "tiny-1"}
+    assert daemon.asked == [f'/containers/json?filters={{"label": ["{label}"]}}']
+    daemon.said = http(b"{}", "500 Internal Server Error")
+    assert instances_by_container(Path()) == {}
 
 
 @pytest.mark.parametrize(

@@ -174,9 +174,9 @@ def test_somebody_elses_has_to_answer_and_be_recent_enough(info: dict[str, Any] 
 
 def test_the_settings_that_are_not_there_yet() -> None:
     assert plan().unsaid == ("live-restore", "log-driver", "log-opts")
-    assert plan(settings={"log-opts": None}).unsaid == ()
+    assert plan(settings={"log-opts": None}).unsaid == ("live-restore", "log-driver")
     assert plan(content=b'{"live-restore": true, "debug": true}').unsaid == ("log-driver", "log-opts")
-    assert plan(content=b'{"log-driver": "json-file", "log-opts": {"labels": "x"}}', settings=OURS).unsaid == (
+    assert plan(content=b'{"log-driver": "json-file", "log-opts": {"labels": "x"}}').unsaid == (
         "live-restore",
         "log-opts",
     )
@@ -201,7 +201,15 @@ def test_what_is_refused(arguments: list[Any], wishes: dict[str, Any], words: st
 
 def test_a_swarm_without_live_restore() -> None:
     swarm = {**INFO, "Swarm": {"LocalNodeState": "active"}}
-    assert plan(info=swarm, settings={"live-restore": False}).settings == {"live-restore": False}
+    assert plan(info=swarm, settings={"live-restore": False}).settings == {**OURS, "live-restore": False}
+
+
+def test_further_settings_leave_ours_as_they_are() -> None:
+    """Such as a registry without TLS, which once took live-restore away."""
+    registry = {"insecure-registries": ["registry.example:5000"]}
+    assert plan(settings=registry).settings == {**OURS, **registry}
+    assert plan(settings={"log-opts": {"max-size": "1g"}}).settings["log-opts"] == {"max-size": "1g", "max-file": "5"}
+    assert plan(settings={"log-driver": "journald"}).settings == {"live-restore": True, "log-driver": "journald"}
 
 
 def test_an_engine_without_cdi_is_told_of() -> None:
@@ -414,7 +422,11 @@ def test_an_engine_with_nftables_needs_forwarding(machine: Machine) -> None:
         ({"version": "28.5.2-1"}, None, "begins with Docker Engine 29.0; the engine of gpu1 is 28.5.2-1. Set"),
         ({"source": "distro"}, {"ServerVersion": "26.1.5+dfsg1"}, "the engine of gpu1 is 26.1.5+dfsg1. Set"),
         ({"source": "distro"}, None, "the engine of gpu1 is one that does not run yet. Set"),
-        ({"settings": {}}, {**INFO, "Swarm": {"LocalNodeState": "active"}}, "which docker_engine_firewall: nftables"),
+        (
+            {"settings": {"live-restore": False}},
+            {**INFO, "Swarm": {"LocalNodeState": "active"}},
+            "which docker_engine_firewall: nftables",
+        ),
     ],
 )
 def test_where_nftables_cannot_be(wishes: dict[str, Any], info: dict[str, Any] | None, words: str) -> None:

@@ -10,7 +10,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import machine
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.gpu import Gpu
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.keepers import KeeperState
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.machine import (
     CdiSpec,
     Disk,
@@ -105,6 +107,19 @@ def test_the_unit_of_a_process(patient: Patient, cgroup: str, unit: str | None) 
     (listener,) = read(patient).listeners or ()
     assert listener.process is not None
     assert listener.process.unit == unit
+
+
+@pytest.mark.parametrize(
+    "cgroup", ["0::/system.slice/docker-{}.scope", "0::/docker/{}", f"0::/docker/{'a' * 64}/docker/{{}}"]
+)
+def test_a_process_in_a_container_belongs_to_the_unit_of_its_instance(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, cgroup: str
+) -> None:
+    monkeypatch.setattr(machine, "instances_by_container", lambda _: {"0f" * 32: "tiny-1"})
+    patient.write("proc/50/cgroup", cgroup.format("0f" * 32) + "\n")
+    (listener,) = read(patient).listeners or ()
+    assert listener.process is not None
+    assert (listener.process.unit, listener.process.engine) == ("vllm@tiny-1.service", "tiny-1")
 
 
 def test_the_arguments_of_a_process_are_not_read(patient: Patient) -> None:
@@ -207,6 +222,21 @@ def test_specifications_of_other_devices_do_not_count(patient: Patient) -> None:
     patient.write("etc/cdi/fpga.yaml", "kind: vendor.com/fpga\n")
     patient.write("etc/cdi/nvidia.yaml.bak", CDI.format("550.1"))
     assert [spec.path for spec in read(patient).cdi_specs] == ["/var/run/cdi/nvidia.yaml"]
+
+
+# Keepers
+
+
+def test_a_keeper_tells_its_state_and_why_the_last_epoch_ended(patient: Patient) -> None:
+    patient.keeper("starting", epoch=1795884231625, reason='a "b" \\')
+    assert read(patient).keepers == (KeeperState("tiny-1", "starting", "", 1795884231625, 'a "b" \\'),)
+
+
+def test_where_nothing_runs_there_is_no_keeper_and_an_older_release_has_none(patient: Patient) -> None:
+    (patient.root / "run/vllm/tiny-1/keeper.prom").unlink()
+    assert read(patient).keepers == ()
+    (patient.root / "run/vllm/tiny-1").rmdir()
+    assert read(patient).keepers == (KeeperState("tiny-1"),)
 
 
 # Facts

@@ -42,6 +42,7 @@ def test_a_directory_with_all_shards(tmp_path: Path) -> None:
         "path": str(root),
         "config": CONFIG,
         "generation": None,
+        "embeds": False,
         "chat_template": False,
         "tensors": WEIGHTS,
         "safetensors_bytes": 272,
@@ -92,6 +93,27 @@ def test_generation_and_chat_template(tmp_path: Path) -> None:
     (root / "tokenizer_config.json").unlink()
     (root / "chat_template.jinja").write_text("{{ messages }}")
     assert read(root)["chat_template"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "embeds"),
+    [
+        (["models.Transformer", "models.Pooling", "models.Normalize"], True),
+        (["base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling"], True),
+        (["models.Transformer", "models.Dense"], False),
+    ],
+)
+def test_a_pooling_module_of_sentence_transformers(tmp_path: Path, kinds: list[str], embeds: bool) -> None:
+    root = write_model(tmp_path / "tiny")
+    (root / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.{kind}"} for kind in kinds]))
+    assert read(root)["embeds"] is embeds
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"path": ""}]'])
+def test_damaged_modules_are_named(tmp_path: Path, content: str) -> None:
+    root = write_model(tmp_path / "tiny")
+    (root / "modules.json").write_text(content)
+    assert refusal(root).startswith(f"it: modules.json of {root} is no list of modules: ")
 
 
 def test_what_json_does_not_know_becomes_text(tmp_path: Path) -> None:
@@ -147,6 +169,43 @@ def test_a_damaged_index_is_no_crash(tmp_path: Path) -> None:
     root = write_model(tmp_path / "tiny")
     (root / "model.safetensors.index.json").write_text('{"weight_map": [], "metadata": "?"}')
     assert read(root)["bytes_from"] == "none"
+
+
+def adapter_facts(root: Path) -> dict[str, Any]:
+    return model_files.read_models([{"name": "it", "source": str(root), "kind": "adapter"}], OFFLINE)["it"]
+
+
+def test_an_adapter_tells_its_largest_rank_and_its_base(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 8, "rank_pattern": {"q_proj": 32}, "base_model_name_or_path": "acme/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    adapter = {"rank": 32, "base": "acme/base"}
+    assert adapter_facts(tmp_path) == {"source": str(tmp_path), "path": str(tmp_path), "adapter": adapter}
+    (tmp_path / "adapter_config.json").write_text('{"r": "?"}')
+    assert adapter_facts(tmp_path)["adapter"] == {"rank": None, "base": None}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "has no adapter_config.json"),
+        ('{"peft_type": "IA3"}', "is an adapter of the kind IA3"),
+        ("[", "not JSON"),
+    ],
+)
+def test_what_is_no_adapter_is_named(tmp_path: Path, content: str | None, says: str) -> None:
+    if content:
+        (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ModelFilesError, match=says):
+        adapter_facts(tmp_path)
+
+
+def test_adapters_are_read_with_the_models() -> None:
+    models = [
+        {"name": "a", "source": "acme/a", "lora": [{"name": "sql", "source": "/sql"}, "?", {"name": "x"}]},
+        {"name": "b", "source": "/b", "lora": "?"},
+    ]
+    adapter = {"name": "sql", "source": "/sql", "kind": "adapter"}
+    assert model_files.sources(models, "directory") == [{"name": "b", "source": "/b"}, adapter]
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_everything_about_a_gpu(read: Read) -> None:
         "cuda_version": "13.0",
         "link": "nvlink",
         "domains": [[0, 1]],
+        "rdma": facts["rdma"],
         "gpus": facts["gpus"],
     }
     assert facts["gpus"][1] == {
@@ -66,6 +67,7 @@ def test_everything_about_a_gpu(read: Read) -> None:
         **facts,
         "domains": ((0, 1),),
         "gpus": tuple({**gpu, "mig_devices": (), "processes": ()} for gpu in facts["gpus"]),
+        "rdma": (),
     }
 
 

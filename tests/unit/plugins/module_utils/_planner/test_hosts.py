@@ -123,7 +123,7 @@ def test_two_hosts_with_one_address() -> None:
         plan([TINY], host("gpu1"), twin)
     assert str(caught.value) == (
         "gpu1 and gpu2 both have the address 10.0.0.1, so an instance could not be told from another. "
-        "Correct ansible_host or fleet_address."
+        "Correct ansible_host, fleet_address or fleet_cluster_address."
     )
 
 

@@ -12,6 +12,7 @@ from tests.unit.unsized import TINY, WIDE, host, plan, running_on, where
 
 def test_the_whole_plan() -> None:
     model = TINY | {
+        "source": "acme/tiny",
         "parallelism": {"tensor": 2},
         "revision": "abc",
         "context_length": 512,
@@ -20,6 +21,7 @@ def test_the_whole_plan() -> None:
         "kv_cache_dtype": "fp8",
         "extra_args": {"enforce_eager": True},
         "env": {"OMP_NUM_THREADS": 1},
+        "lora": [{"name": "sql", "source": "/srv/adapters/sql"}],
     }
     assert plan([model], host("gpu1")) == {
         "version": 2,
@@ -43,7 +45,7 @@ def test_the_whole_plan() -> None:
                     }
                 ],
                 "engine_args": {
-                    "model": "/srv/models/tiny",
+                    "model": "acme/tiny",
                     "revision": "abc",
                     "served-model-name": "tiny",
                     "tensor-parallel-size": 2,
@@ -55,6 +57,7 @@ def test_the_whole_plan() -> None:
                     "enforce-eager": True,
                 },
                 "env": {"OMP_NUM_THREADS": "1"},
+                "adapters": [{"name": "sql", "source": "/srv/adapters/sql", "revision": None}],
                 "budget": {
                     "total": 79.6,
                     "requested": 39.8,
@@ -93,6 +96,12 @@ def test_what_is_left_to_vllm_is_not_among_its_arguments() -> None:
     assert instance["executor"] is None
     assert (instance["budget"]["total"], instance["budget"]["requested"]) == (None, None)
     assert instance["why"] == ["tensor 1 x pipeline 1: as the inventory says"]
+
+
+def test_a_stated_task_is_what_vllm_is_told() -> None:
+    (instance,) = plan([TINY | {"task": "embed"}], host("gpu1"))["instances"]
+    assert (instance["task"], instance["engine_args"]["runner"]) == ("embed", "pooling")
+    assert instance["engine_args"]["convert"] == "embed"
 
 
 def test_expert_parallelism_and_pipelines() -> None:
@@ -181,6 +190,7 @@ def test_an_instance_over_hosts() -> None:
     assert instance["why"] == [
         "tensor 2 x pipeline 2 over 2 hosts: as the inventory says",
         "the GPUs of a stage: linked by NVLink",
+        "between the hosts: TCP, as no InfiniBand or RoCE port is active on gpu1, gpu2",
     ]
 
 

@@ -61,7 +61,7 @@ def test_instances_with_one_head_meet_at_ports_of_their_own() -> None:
     model = WIDE | {"replicas": 2, "parallelism": {"tensor": 2, "pipeline": 3}}
     hosts = ["gpu1", "gpu2", "gpu3"]
     made = plan([model], *(host(name, 4) for name in hosts))
-    assert nodes(made) == {"wide-1": (hosts, 8000, 29501), "wide-2": (hosts, 8001, 29502)}
+    assert nodes(made) == {"wide-1": (hosts, 8000, 29501), "wide-2": (hosts, 8001, 29601)}
     rest = [
         Host(one.name, one.address, one.hardware, one.running[1:])
         for one in running_on(made, *map(host, hosts, [4] * 3))
@@ -77,10 +77,10 @@ def test_a_rendezvous_port_is_kept_but_gives_way_to_wishes_and_endpoints() -> No
         ]
 
     assert nodes(plan([WIDE], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 8001, 29507)}
-    assert nodes(plan([WIDE], *running(29501, 29501))) == {"wide-1": (["gpu1", "gpu2"], 29501, 29502)}
-    assert nodes(plan([WIDE | {"port": 29507}], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 29507, 29501)}
+    assert nodes(plan([WIDE], *running(29501, 29501))) == {"wide-1": (["gpu1", "gpu2"], 29501, 29601)}
+    assert nodes(plan([WIDE | {"port": 29507}], *running(8001, 29507))) == {"wide-1": (["gpu1", "gpu2"], 29507, 29601)}
     wished = plan([WIDE, TINY | {"port": 29507}], *running(8001, 29507))
-    assert wished["instances"][1]["rendezvous_port"] == 29501
+    assert wished["instances"][1]["rendezvous_port"] == 29601
 
 
 def test_an_endpoint_passes_over_a_rendezvous_port() -> None:
@@ -88,5 +88,30 @@ def test_an_endpoint_passes_over_a_rendezvous_port() -> None:
         host(name, 3, Running("wide-1", "wide", (0, 1), 9000, rank, 8000)) for rank, name in enumerate(("gpu1", "gpu2"))
     ]
     made = plan([WIDE, TINY], *hosts)
-    assert made["instances"][0]["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8001}
+    assert made["instances"][0]["endpoint"] == {"host": "gpu1", "address": "10.0.0.1", "port": 8099}
     assert made["instances"][1]["rendezvous_port"] == 8000
+
+
+def test_blocks_are_apart_on_every_host_that_two_instances_share() -> None:
+    """The worker of one is on the head of the other: what listens on all its hosts must be free on all of them."""
+    three = {"parallelism": {"tensor": 2, "pipeline": 3}}
+    order = {"one": ["gpu1", "gpu2", "gpu3"], "two": ["gpu3", "gpu2", "gpu1"]}
+    hosts = [
+        host(
+            name,
+            4,
+            *(
+                Running(f"{model}-1", model, gpus, 8000, order[model].index(name), 29501)
+                for model, gpus in (("one", (0, 1)), ("two", (2, 3)))
+            ),
+        )
+        for name in order["one"]
+    ]
+    found = nodes(plan([WIDE | three | {"name": model} for model in order], *hosts))
+    assert found == {"one-1": (order["one"], 8000, 29501), "two-1": (order["two"], 8000, 29601)}
+
+
+def test_an_endpoint_on_the_host_of_a_worker_is_not_in_the_block() -> None:
+    made = plan([WIDE, TINY | {"hosts": ["gpu2"]}], host("gpu1", 3), host("gpu2", 3), base_port=29550)
+    assert {instance["endpoint"]["port"] for instance in made["instances"]} == {29600}
+    assert made["instances"][1]["rendezvous_port"] == 29501

@@ -11,17 +11,17 @@ from tests.unit.unsized import TINY, WIDE, host, refusal
 
 
 def test_parallelism_that_exceeds_the_gpus() -> None:
-    error = refusal([TINY | {"parallelism": {"tensor": 4}}], host("gpu1"), host("gpu2"))
+    error = refusal([TINY | {"parallelism": {"tensor": 8}}], host("gpu1"), host("gpu2"))
     assert str(error) == (
-        "tiny: one instance (tensor 4 x pipeline 1) needs 4 GPUs of one host that are linked with each other; "
+        "tiny: one instance (tensor 8 x pipeline 1) needs 8 GPUs of one host that are linked with each other; "
         "the largest such set has 2 (gpu1, gpu2). "
         "Lower vllm_models[0].parallelism.tensor to at most 2; a pipeline may span several hosts."
     )
     assert error.rejected == [
         {
             "model": "tiny",
-            "shape": "tensor 4 x pipeline 1",
-            "reason": "one instance (tensor 4 x pipeline 1) needs 4 GPUs of one host that are linked with each other; "
+            "shape": "tensor 8 x pipeline 1",
+            "reason": "one instance (tensor 8 x pipeline 1) needs 8 GPUs of one host that are linked with each other; "
             "the largest such set has 2 (gpu1, gpu2).",
             "needed_gib": None,
             "available_gib": None,
@@ -64,7 +64,7 @@ def test_every_model_that_is_too_large_is_named() -> None:
 
 def test_of_many_hosts_a_few_are_named() -> None:
     hosts = [host(f"gpu{number}") for number in range(1, 10)]
-    assert "(gpu1, gpu2, gpu3, 6 more)" in str(refusal([TINY | {"parallelism": {"tensor": 4}}], *hosts))
+    assert "(gpu1, gpu2, gpu3, 6 more)" in str(refusal([TINY | {"parallelism": {"tensor": 32}}], *hosts))
 
 
 def test_more_replicas_than_there_is_room_for() -> None:

@@ -80,6 +80,7 @@ def test_why_it_takes_more_than_one_host() -> None:
         "pipeline 2 over 2 hosts: on one (tensor 8 x pipeline 1) " + made["rejected"][3]["reason"].rstrip("."),
         "context 163,840: the model's own",
         "the GPUs of a stage: linked by NVLink",
+        "between the hosts: TCP, as no InfiniBand or RoCE port is active on gpu1, gpu2",
         "replicas auto: as many as fit, in turns with the other automatic models",
     ]
     assert all("over 2 hosts" not in row["shape"] for row in made["rejected"])
@@ -144,3 +145,43 @@ def test_a_tight_fit_that_runs_stays_when_more_hosts_would_do_better() -> None:
     after = plan([dict(wish)], *carried_out(before, *hosts), host("gpu3"))
     assert where(after) == where(before)
     assert shapes(plan([dict(wish)], *hosts, host("gpu3"))) != shapes(before)
+
+
+OVER_HOSTS: dict[str, Any] = {"name": "llama-3.1-8b-instruct", "replicas": 1, "parallelism": {"tensor": 2}}
+
+
+def test_a_stated_tensor_size_that_no_host_has_goes_over_hosts_with_a_warning() -> None:
+    made = plan([dict(OVER_HOSTS)], host("gpu1", 1), host("gpu2", 1))
+    (instance,) = made["instances"]
+    assert [(node["host"], len(node["gpus"])) for node in instance["nodes"]] == [("gpu1", 1), ("gpu2", 1)]
+    assert instance["parallelism"] == {"tensor": 2, "pipeline": 1, "expert": False}
+    assert instance["executor"] == "mp"
+    assert "tensor parallel over hosts: joined by the network between them" in instance["why"]
+    (warning,) = [text for text in made["warnings"] if "hosts, because" in text]
+    assert "tensor 2 goes over 2 hosts, because vllm_models[0].parallelism says so" in warning
+    assert warning.endswith("{tensor: 1, pipeline: 2} would send far less.")
+
+
+def test_and_every_stage_of_a_pipeline_likewise() -> None:
+    model = OVER_HOSTS | {"parallelism": {"tensor": 4, "pipeline": 2}}
+    (instance,) = plan([model], *(host(f"gpu{number}", 2) for number in range(1, 5)))["instances"]
+    assert [len(node["gpus"]) for node in instance["nodes"]] == [2, 2, 2, 2]
+
+
+def test_it_stays_on_one_host_where_any_has_the_gpus() -> None:
+    """The pair of small hosts has as much room, and the network between them."""
+    (instance,) = plan([dict(OVER_HOSTS)], host("gpu1", 1), host("gpu2", 1), host("gpu3", 2))["instances"]
+    assert [node["host"] for node in instance["nodes"]] == ["gpu3"]
+
+
+def test_an_automatic_choice_never_does() -> None:
+    automatic = {"name": "llama-3.3-70b-instruct", "objective": "latency"}
+    made = plan([automatic], *(host(f"gpu{number}", 1) for number in range(1, 5)))
+    assert [instance["parallelism"]["tensor"] for instance in made["instances"]] == [1]
+
+
+def test_what_runs_over_hosts_stays_there() -> None:
+    hosts = [host("gpu1", 1), host("gpu2", 1)]
+    made = plan([dict(OVER_HOSTS)], *hosts)
+    more = [host("gpu0", 1), *carried_out(made, *hosts)]
+    assert plan([dict(OVER_HOSTS)], *more)["instances"] == made["instances"]

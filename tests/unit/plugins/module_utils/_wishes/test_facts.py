@@ -47,6 +47,7 @@ def test_what_model_facts_returns_and_what_people_write_is_right() -> None:
         "path": None,
         "config": {"hidden_size": 1},
         "generation": None,
+        "embeds": False,
         "chat_template": False,
         "tensors": [{"name": "a", "dtype": "BF16", "shape": [1], "count": 1, "bytes": 2}],
         "safetensors_bytes": 2,

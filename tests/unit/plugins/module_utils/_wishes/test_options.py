@@ -47,7 +47,7 @@ def test_the_catalogue_knows_what_each_release_has() -> None:
         ({"enforce-eager": True}, {"enforce-eager": True}),
         ({"no-enable-prefix-caching": True}, {"enable-prefix-caching": False}),
         ({"enable-prefix-caching": False}, {"enable-prefix-caching": False}),
-        ({"disable-log-stats": False}, {}),  # vLLM has no negative form of it
+        ({"aggregate-engine-logging": False}, {}),  # vLLM has no negative form of it
         ({"compilation-config": {"mode": 2}}, {"compilation-config": {"mode": 2}}),
         ({"allowed-media-domains": ["a.example", "b.example"]}, {"allowed-media-domains": ["a.example", "b.example"]}),
     ],
@@ -99,8 +99,8 @@ def test_newer_vllm_has_a_second_name_for_an_opposite() -> None:
         ({"max-num-seqs": "many"}, ".max-num-seqs: it takes a number, not 'many'."),
         ({"max-num-seqs": [1, 2]}, ".max-num-seqs: it takes one value, not a list."),
         (
-            {"lora-modules": [{"name": "a"}]},
-            ".lora-modules: it takes a list of plain values; write a mapping as JSON text.",
+            {"lora-target-modules": [{"name": "a"}]},
+            ".lora-target-modules: it takes a list of plain values; write a mapping as JSON text.",
         ),
         ({"dtype": "int8"}, ".dtype: 'int8' is not one of auto, bfloat16, float, float16, float32, half."),
         (
@@ -109,6 +109,8 @@ def test_newer_vllm_has_a_second_name_for_an_opposite() -> None:
         ),
         ({"max-num-seqs": 0}, ".max-num-seqs: 0 is too little; it is at least 1."),
         ({"max-num-seqs": -4}, ".max-num-seqs: -4 is too little; it is at least 1."),
+        ({"max-loras": 0}, ".max-loras: 0 is too little; it is at least 1."),
+        ({"max-cpu-loras": 0}, ".max-cpu-loras: 0 is too little; it is at least 1."),
         ({"cpu-offload-gb": -1}, ".cpu-offload-gb: -1 is too little; it is at least 0."),
         ({"block-size": 7}, ".block-size: 7 is too little; it is at least 16."),
         ({"block-size": "24"}, ".block-size: '24' is no multiple of 16, which kernels of attention need."),

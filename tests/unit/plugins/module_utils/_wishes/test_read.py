@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import WishError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import Parallelism, Wish, read_wishes
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import Adapter, Parallelism, Wish, read_wishes
 
 TINY: dict[str, Any] = {"name": "tiny", "source": "/srv/models/tiny"}
 GROUPS = {"all": ["gpu1", "gpu2", "lb1"], "gpu_hosts": ["gpu1", "gpu2"], "load_balancers": ["lb1"]}
@@ -46,7 +46,7 @@ def test_everything_that_can_be_wished() -> None:
         "executor": "mp",
         "port": 9000,
         "hosts": ["gpu_hosts", "lb1"],
-        "lora": [],
+        "lora": [{"name": "sql", "source": "/srv/adapters/sql"}],
         "extra_args": {"enforce_eager": True},
         "env": {"B": 1, "A": "x"},
     }
@@ -66,9 +66,28 @@ def test_everything_that_can_be_wished() -> None:
         executor="mp",
         port=9000,
         host_names=frozenset({"gpu1", "gpu2", "lb1"}),
+        lora=(Adapter("sql", "/srv/adapters/sql"),),
         extra_args={"enforce-eager": True},
         env={"A": "x", "B": "1"},
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-8B", "Set source to Qwen/Qwen3-8B."),
+        ("https://hf.co/Qwen/Qwen3-8B/tree/v1.0", "Set source to Qwen/Qwen3-8B, revision to v1.0."),
+        ("https://huggingface.co/a/b/resolve/main/c/d.json?download=true", "Set source to a/b, revision to main."),
+        (
+            "https://hub.example/api/hf/Qwen/Qwen3-8B/",
+            "Set source to Qwen/Qwen3-8B, and fleet_hub_endpoint to https://hub.example/api/hf, for all models.",
+        ),
+        ("s3://bucket/Qwen3-8B", "Put it on the hosts and name its directory there."),
+    ],
+)
+def test_a_url_is_told_what_to_write_instead(url: str, remedy: str) -> None:
+    (problem,) = problems_of([{"name": "tiny", "source": url}])
+    assert problem.endswith(f"(organisation/model) nor an absolute path. {remedy}")
 
 
 @pytest.mark.parametrize("models", [None, [], {}, "tiny"])
@@ -91,10 +110,24 @@ def test_no_model_at_all(models: Any) -> None:
             {"source": "models/a/tiny"},
             ".source: 'models/a/tiny' is neither a model of the hub (organisation/model) nor an absolute path.",
         ),
+        ({"name": "m" * 101}, f".name: '{'m' * 59}... is longer than the 100 characters that fit a unit."),
+        (
+            {"source": "/srv/../models/tiny"},
+            ".source: '/srv/../models/tiny' is no path without detours; write it without '..' and control characters.",
+        ),
+        (
+            {"revision": "v1"},  # the model is a path
+            ".revision: /srv/models/tiny is a path, and only a model of the hub has revisions; leave it out.",
+        ),
+        (
+            {"lora": [{"name": "a", "source": "/a", "revision": "v1"}]},
+            ".lora[0].revision: /a is a path, and only a model of the hub has revisions; leave it out.",
+        ),
         ({"revision": 1234}, ".revision: 1234 is not a text; quote it if it looks like a number."),
         ({"replicas": 0}, ".replicas: 0 is not a whole number of at least 1."),
         ({"replicas": True}, ".replicas: True is not a whole number of at least 1."),
         ({"replicas": "all"}, ".replicas: 'all' is not a whole number of at least 1."),
+        ({"task": "embedding"}, ".task: 'embedding' is not one of generate, embed, score, classify, transcribe."),
         ({"objective": "speed"}, ".objective: 'speed' is not one of throughput, latency, balanced."),
         ({"context_length": 0.5}, ".context_length: 0.5 is not a whole number of at least 1."),
         ({"parallelism": 4}, ".parallelism: 4 is neither auto nor a mapping such as {tensor: 4, pipeline: 2}."),
@@ -103,16 +136,54 @@ def test_no_model_at_all(models: Any) -> None:
         ({"parallelism": {"expert": 1}}, ".parallelism: expert: 1 is neither true nor false."),
         ({"gpu_memory_utilization": 92}, ".gpu_memory_utilization: 92 is not a number above 0 and up to 1."),
         ({"gpu_memory_utilization": "most"}, ".gpu_memory_utilization: 'most' is not a number above 0 and up to 1."),
-        ({"runtime": "docker"}, ".runtime: 'docker' is not supported yet: systemd is the only one in this version."),
         ({"runtime": "podman"}, ".runtime: 'podman' is not one of systemd, docker."),
-        ({"executor": "ray"}, ".executor: 'ray' is not supported yet: mp is the only one in this version."),
+        ({"executor": "slurm"}, ".executor: 'slurm' is not one of mp, ray."),
         ({"port": 80}, ".port: 80 is not a whole number from 1024 to 65000."),
         ({"hosts": []}, ".hosts: [] is neither a group or host nor a list of them; leave it out for all GPU hosts."),
         (
             {"hosts": "gpu_host"},
             ".hosts: 'gpu_host' is no group and no host of the inventory; did you mean 'gpu_hosts'?",
         ),
-        ({"lora": [{"name": "a"}]}, ".lora: adapters are not supported yet; leave it out."),
+        ({"lora": "sql"}, ".lora: 'sql' is not a list of adapters, each with name and source."),
+        ({"lora": ["sql"]}, ".lora: [0]: is 'sql'; an adapter is a mapping with name and source."),
+        ({"lora": [{"name": "a"}]}, ".lora: [0]: has no source; every adapter needs one."),
+        (
+            {"lora": [{"name": "A", "source": "/a"}]},
+            ".lora: [0].name: 'A' may hold a-z, 0-9, '.', '_' and '-', and starts with a letter or digit.",
+        ),
+        (
+            {"lora": [{"name": "a", "source": ".."}]},
+            ".lora: [0].source: '..' is neither a model of the hub (organisation/model) nor an absolute path.",
+        ),
+        (
+            {"lora": [{"name": "a", "source": "/a", "sorce": 1}]},
+            ".lora: [0]: unknown key 'sorce'; did you mean 'source'?",
+        ),
+        (
+            {"lora": [{"name": "tiny", "source": "/a"}]},
+            ".lora[0].name: 'tiny' is already the name of vllm_models[0]; choose another.",
+        ),
+        (
+            {"extra_args": {"lora-modules": ["a=/a"]}},
+            ".extra_args: 'lora-modules' is not for extra_args: adapters come and go without a restart. Set lora.",
+        ),
+        *(
+            (
+                {"extra_args": {name: "/etc/tls/engine.pem"}},
+                (
+                    f".extra_args: '{name}' is not for extra_args: keepers, probes and the load balancer speak plain "
+                    "HTTP to the engines."
+                ),
+            )
+            for name in ("ssl-certfile", "ssl_certfile", "--ssl-keyfile")
+        ),
+        (
+            {"extra_args": {"disable-log-stats": True}},
+            (
+                ".extra_args: 'disable-log-stats' is not for extra_args: a hang, a drain and what Prometheus shows are "
+                "told by the metrics that it takes away."
+            ),
+        ),
         ({"extra_args": ["--seed"]}, ".extra_args: ['--seed'] is not a mapping of names to values."),
         (
             {"extra_args": {"max-num-seqs": 4}, "concurrency": 4},
@@ -175,7 +246,27 @@ def test_absurd_sizes_are_told_and_not_computed(change: dict[str, Any], problem:
     assert problems_of([TINY | change]) == [f"vllm_models[0]{problem}"]
 
 
-@pytest.mark.parametrize("source", ["..", ".", "a/..", "-a", "a--b", "a/b/c", "~/model", "acme/.git", " "])
+WORDS = ["a b", "../main", "a/../b", "-x", "main\n", "a//b", "a/", "a/.b", "a:b", "~1", "é", "x" * 101, "."]
+
+
+@pytest.mark.parametrize("revision", WORDS)
+def test_what_cannot_be_a_revision(revision: str) -> None:
+    """It is a directory in the store of models, too."""
+    entry = {"name": "a", "source": "acme/a", "revision": revision}
+    problems = problems_of([TINY | {"source": "acme/tiny", "revision": revision, "lora": [entry]}])
+    assert [problem.partition(": ")[0] for problem in problems] == ["vllm_models[0].revision", "vllm_models[0].lora"]
+    assert all(
+        problem.endswith("is no branch, tag or commit, such as main, v1.0 or refs/pr/1.") for problem in problems
+    )
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "v1.0+cu12", "a_b-c.d", "0" * 40])
+def test_what_is_a_revision(revision: str) -> None:
+    ((wish,), _) = read_wishes([TINY | {"source": "acme/tiny", "revision": revision}])
+    assert wish.revision == revision
+
+
+@pytest.mark.parametrize("source", ["/srv/a\nb", "..", ".", "a/..", "-a", "a--b", "a/b/c", "~/model", "acme/.git", " "])
 def test_what_cannot_be_a_source(source: str) -> None:
     (problem,) = problems_of([TINY | {"source": source}])
     assert problem.startswith("vllm_models[0].source: ")
@@ -187,6 +278,7 @@ def test_what_cannot_be_a_source(source: str) -> None:
         ("HF_TOKEN", "Set vllm_hf_token."),
         ("HUGGING_FACE_HUB_TOKEN", "Set vllm_hf_token."),
         ("VLLM_API_KEY", "Set vllm_api_key."),
+        ("GPUHOSTS_KEEPER_TOKEN", "Set vllm_keeper_token."),
         ("AWS_SECRET_ACCESS_KEY", "Put it into vllm_secrets as {AWS_SECRET_ACCESS_KEY: ...}."),
         ("AWS_ACCESS_KEY_ID", "Put it into vllm_secrets as {AWS_ACCESS_KEY_ID: ...}."),
         ("AWS_SESSION_TOKEN", "Put it into vllm_secrets as {AWS_SESSION_TOKEN: ...}."),
