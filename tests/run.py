@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,8 @@ _RULES = (
 )
 _QUIET_SECONDS = 30  # without a word from any phase: say what runs
 _LAST_LINES = 40
+# What pytest, Ansible and make say of a failure; the last lines of a phase may be of what it tidied up afterwards.
+_FAILURE = re.compile(r"^(\x1b\[[\d;]*m)*(FAILED |ERROR |E   |fatal: |make\S*: \*\*\* )")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +244,8 @@ def report(result: Result, skipped: Sequence[str], wall: float, busy: float) -> 
     if result.failed:
         print(f"\n=== the last lines of {result.failed.phase.name}")
         print("\n".join(result.failed.lines[-_LAST_LINES:]))
+        print(f"\n=== what {result.failed.phase.name} said of a failure")
+        print("\n".join([line for line in result.failed.lines if _FAILURE.match(line)][-_LAST_LINES:]))
         print(f"\nOnce more: {PYTHON} -m tests.run '{result.failed.phase.name}'", flush=True)
 
 

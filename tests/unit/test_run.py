@@ -178,3 +178,11 @@ def test_the_first_failure_ends_the_rest(tmp_path: Path, capfd: pytest.CaptureFi
     assert "lint  (as it was when it last passed)" in output
     assert output.count("what went wrong") == 2, "as it came, and at the end"
     assert output.rstrip().endswith("-m tests.run 'bad'")
+
+
+def test_what_failed_is_told_even_when_much_was_printed_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    noisy = "print('E   assert 1 == 2'); print('FAILED test_x.py::test_y'); print('tidying\\n' * 99); exit(1)"
+    result = run.run(["noisy"], {"noisy": python("noisy", noisy)}, {})
+    run.report(result, [], 1, 1)
+    end = capsys.readouterr().out.partition("=== what noisy said of a failure\n")[2]
+    assert end.startswith("E   assert 1 == 2\nFAILED test_x.py::test_y\n\n")

@@ -110,6 +110,7 @@ def _build(program: Program, say: Say) -> None:
         }
     )
     say(f"{program.archive}: compiling {' and '.join(program.commands)}")
+    MIRROR.mkdir(parents=True, exist_ok=True)  # on a new machine nothing has been mirrored yet
     with tempfile.TemporaryDirectory(prefix=".programs-", dir=MIRROR) as scratch:
         options = ["-p=2", "-trimpath", f"-tags={program.tags}", f"-ldflags=-s -w -X {program.flag}"]
         packages = [f"github.com/{program.repository}/cmd/{name}" for name in program.commands]
