@@ -181,8 +181,9 @@ def test_the_first_failure_ends_the_rest(tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_what_failed_is_told_even_when_much_was_printed_after_it(capsys: pytest.CaptureFixture[str]) -> None:
-    noisy = "print('E   assert 1 == 2'); print('FAILED test_x.py::test_y'); print('tidying\\n' * 99); exit(1)"
+    framed = "  \x1b[2m│\x1b[0m E   assert 1 == 2"  # as Molecule prints it
+    noisy = f"print({framed!r}); print('FAILED test_x.py::test_y'); print('tidying\\n' * 99); exit(1)"
     result = run.run(["noisy"], {"noisy": python("noisy", noisy)}, {})
     run.report(result, [], 1, 1)
     end = capsys.readouterr().out.partition("=== what noisy said of a failure\n")[2]
-    assert end.startswith("E   assert 1 == 2\nFAILED test_x.py::test_y\n\n")
+    assert end.startswith(f"{framed}\nFAILED test_x.py::test_y\n\n")

@@ -9,15 +9,22 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize("name", ["prometheus", "prometheus-node-exporter", "prometheus-nginx-exporter"])
-def test_all_run_now_and_at_every_boot_in_a_sandbox(host: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "restart"),
+    [
+        ("prometheus", "on-failure"),
+        ("prometheus-node-exporter", "on-failure"),
+        ("prometheus-nginx-exporter", "always"),  # before 1.0 its exit status does not tell a failure from a stop
+    ],
+)
+def test_all_run_now_and_at_every_boot_in_a_sandbox(host: Any, name: str, restart: str) -> None:
     def show(unit_property: str) -> str:
         return host.check_output("systemctl show --value --property %s %s", unit_property, name)
 
     assert host.service(name).is_running
     assert host.service(name).is_enabled
     assert (show("User"), show("NoNewPrivileges")) == ("prometheus", "yes")
-    assert (show("Restart"), show("RestartUSec")) == ("on-failure", "5s")
+    assert (show("Restart"), show("RestartUSec")) == (restart, "5s")
 
 
 def test_node_exporter_hands_on_what_the_keeper_of_an_engine_tells(host: Any) -> None:
