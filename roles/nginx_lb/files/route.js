@@ -3,10 +3,14 @@
 // nginx.conf maps $model to the location, which is an error message where there is no such model.
 function byModel(r) {
     const kind = r.headersIn['Content-Type'] || '';
-    if (/^multipart\/form-data/i.test(kind)) {
+    const place = r.variables.location_of_host;
+    if (place && r.variables.prompt_begin === undefined) {
+        r.internalRedirect(place); // the name of the host says it, and nothing else is asked for
+    } else if (/^multipart\/form-data/i.test(kind)) {
         send(r, ofForm(r.requestBuffer, kind));
     } else {
-        send(r, fieldsOf(r.requestText).model);
+        const fields = fieldsOf(r.requestText);
+        send(r, fields.model, fields);
     }
 }
 
@@ -18,13 +22,42 @@ function byQuery(r) {
 // A response that goes on from another one needs the engine that keeps that: all are asked, for nobody knows which it is.
 function ofResponse(r) {
     const fields = fieldsOf(r.requestText);
-    send(r, fields.model, typeof fields.previous_response_id === "string" ? "/chained" : "");
+    send(r, fields.model, fields);
 }
 
-function send(r, model, kind) {
+function send(r, model, fields) {
     r.variables.model = typeof model === "string" ? model : "";
-    const place = r.variables.model_location;
-    r.internalRedirect(place.startsWith("@_") ? place : place + (kind || ""));
+    const place = r.variables.location_of_host || r.variables.model_location;
+    if (fields && r.variables.prompt_begin !== undefined) {
+        r.variables.prompt_begin = beginOf(fields);
+    }
+    const chained = fields && typeof fields.previous_response_id === "string" && !place.startsWith("@_");
+    r.internalRedirect(place + (chained ? "/chained" : ""));
+}
+
+// What requests with a common beginning have in common, in a few thousand characters: of a conversation, the system's words and those
+// that the user began with, which are the same in each of its turns. The user's come first: many conversations share the system's.
+function beginOf(fields) {
+    if (typeof fields.prompt_cache_key === "string" && fields.prompt_cache_key) {
+        return fields.prompt_cache_key;
+    }
+    const said = fields.messages || fields.input || fields.prompt;
+    if (!Array.isArray(said) || said.length === 0 || typeof said[0] !== "object") {
+        return wordsOf(said);
+    }
+    const first = said.findIndex(message => message && message.role === "user");
+    const before = said.slice(0, Math.max(first, 0)).concat({ content: fields.system || fields.instructions });
+    return wordsOf(first < 0 ? said[0].content : said[first].content) + before.map(message => wordsOf(message.content)).join();
+}
+
+function wordsOf(content) {
+    if (typeof content === "string") {
+        return content.slice(0, 1024);
+    }
+    if (!Array.isArray(content)) {
+        return "";
+    }
+    return content.slice(0, 256).map(part => typeof part === "object" && part ? part.text || part.type || "" : part).join().slice(0, 1024);
 }
 
 // The engines read a text that begins with a byte order mark (RFC 8259, section 8.1), JSON.parse does not.
