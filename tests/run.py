@@ -42,8 +42,8 @@ _RULES = (
 )
 _QUIET_SECONDS = 30  # without a word from any phase: say what runs
 _LAST_LINES = 40
-# What pytest, Ansible and make say of a failure, perhaps in colour or in Molecule's frame. The last lines of a phase may be
-# of what it tidied up afterwards.
+# What pytest, Ansible and make say of a failure, perhaps in colour or in Molecule's frame. The last lines of a phase
+# may be of what it tidied up afterwards.
 _FAILURE = re.compile(r"^(\x1b\[[\d;]*m|[ │])*(FAILED\b|ERROR |E   |fatal: |make\S*: \*\*\* )")
 
 
