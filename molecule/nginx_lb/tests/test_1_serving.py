@@ -206,14 +206,15 @@ def test_a_busy_server_is_followed_by_another(host: Any, front_door: FrontDoor) 
 
 def test_a_reload_keeps_streams(host: Any, front_door: FrontDoor) -> None:
     with ThreadPoolExecutor(1) as client:
-        stream = client.submit(front_door.post, model="small", stream=True, tokens=10, interval=0.3)
+        stream = client.submit(front_door.post, model="small", stream=True, tokens=20, interval=0.3)
         time.sleep(1)
         host.check_output("systemctl reload nginx")
-        time.sleep(1)
-        assert "shutting down" in host.check_output("ps -C nginx -o args=")
+        while "shutting down" not in host.check_output("ps -C nginx -o args="):
+            assert not stream.done(), "no worker stayed for the stream"
+            time.sleep(0.2)
         assert front_door.post(model="small").status == 200
 
-    assert stream.result().tokens == 10
+    assert stream.result().tokens == 20
 
 
 def test_no_request_fails_when_a_server_is_killed(host: Any, front_door: FrontDoor) -> None:
