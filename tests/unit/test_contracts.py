@@ -265,6 +265,13 @@ def test_the_generated_pages_are_current() -> None:
 # The whole tree
 
 
+def test_variables_beside_an_inventory_are_in_a_directory() -> None:
+    """Else Ansible only warns; a copy of the project that lost its links has a file there."""
+    found = [path for place in ("inventories", "tests") for path in ROOT.glob(f"{place}/*/group_vars")]
+    assert found
+    assert [path for path in found if not path.is_dir()] == []
+
+
 def test_the_version_has_its_changelog() -> None:
     assert load("galaxy.yml")["version"] == list(load("changelogs/changelog.yaml")["releases"])[-1]
 

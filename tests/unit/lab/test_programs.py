@@ -51,6 +51,18 @@ def test_what_is_there_is_not_built_again_until_something_else_would_be(built: p
     assert not programs._is_there(by_name("jaeger"))
 
 
+def test_a_new_machine_has_no_mirror_before_the_first_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = tmp_path / "go"
+    built = "for word; do case $word in -o=*) built=${word#-o=} ;; esac; done"
+    go.write_text(f'#!/bin/sh\n{built}\ncd "$built" && touch prometheus promtool\n')
+    go.chmod(0o755)
+    monkeypatch.setattr(programs, "MIRROR", tmp_path / "cache" / "mirror")
+    monkeypatch.setattr(programs.golang, "command", lambda _tools, _say: [go])
+    monkeypatch.setattr(programs.golang, "environment", dict)
+    programs._build(by_name("prometheus"), lambda _text: None)
+    assert programs._is_there(by_name("prometheus"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_go_mod_names_the_version_and_the_programs_of_the_table(name: str) -> None:
     program = by_name(name)
