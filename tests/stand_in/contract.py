@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +188,10 @@ def metrics_count(client: Client) -> None:
 
     tokens, ended, samples = counted()
     client.complete()
-    assert counted() == (tokens + 4, ended + 1, samples + 1)
+    expected, deadline = (tokens + 4, ended + 1, samples + 1), time.monotonic() + 10
+    while counted() != expected:  # vLLM counts when it has answered
+        assert time.monotonic() < deadline, (counted(), expected)
+        time.sleep(0.1)
 
 
 def cache_config_tells_what_was_resolved(client: Client) -> None:
