@@ -117,6 +117,14 @@ options:
       - An empty file whose time of change tells when the service was last found as it shall be, or brought there. Its
         time is no change.
     type: path
+  beside:
+    description:
+      - Further services of the host, whose look costs no connection of its own. Each is a dictionary of these options,
+        but for O(secrets), O(secrets_group), O(login) and O(beside).
+      - They are seen to whether or not something is missing for the first one.
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -166,6 +174,11 @@ steps:
   type: list
   elements: str
   sample: [reload]
+beside:
+  description: All this of each service in O(beside).
+  returned: success
+  type: list
+  elements: dict
 """
 
 import base64
@@ -222,6 +235,9 @@ SPEC: dict[str, dict[str, Any]] = {
     "stamp": {"type": "path"},
     "access": {"type": "dict", "options": ARGUMENTS},
 }
+SECRETS = {"secrets", "secrets_group", "login"}
+BESIDE = {name: option for name, option in SPEC.items() if name not in SECRETS}
+NO_SECRETS: dict[str, Any] = {"secrets": {}, "secrets_group": "root", "login": None}
 ROOT = Path("/")
 UNITS = Path("/etc/systemd/system")
 REQUEST_SECONDS = 5
@@ -265,10 +281,11 @@ class Change:
 class Service:
     """The service, and all that is done to it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, given: dict[str, Any]) -> None:
         """Look at the unit."""
         self.module = module
-        self.name: str = module.params["name"]
+        self.given = given
+        self.name: str = given["name"]
         self.state = State.from_properties(self.systemctl("show", f"--property={PROPERTIES}"))
 
     def systemctl(self, verb: str, *options: str) -> str:
@@ -305,9 +322,9 @@ class Service:
 
     def wait(self) -> str:
         """Wait until the service answers everywhere; why it does not, or ""."""
-        deadline = time.monotonic() + self.module.params["timeout"]
-        self.opener = opener(self.module.params["certificate"], self.module.params["login"])
-        for url in self.module.params["urls"]:
+        deadline = time.monotonic() + self.given["timeout"]
+        self.opener = opener(self.given["certificate"], self.given["login"])
+        for url in self.given["urls"]:
             while problem := self.ask(url):
                 if time.monotonic() > deadline:
                     return f"{url}: {problem}"
@@ -321,7 +338,7 @@ class Service:
                 text = response.read().decode(errors="replace")
         except (OSError, ValueError, urllib.error.URLError) as error:
             return str(error)
-        expected = self.module.params["answer"]
+        expected = self.given["answer"]
         return "" if expected in (None, text) else f"it says {text[:80]!r}"
 
 
@@ -403,9 +420,8 @@ def beside(release: str | None) -> list[Path]:
     return [path for path in sorted(Path(release).parent.iterdir()) if path != Path(release)] if release else []
 
 
-def configure(module: AnsibleModule) -> dict[str, Any]:
-    """Do it all, and tell what was done."""
-    given = module.params
+def configure(module: AnsibleModule, given: dict[str, Any]) -> dict[str, Any]:
+    """Do it all to one service, and tell what was done."""
     access = look(ROOT, answer, given["access"], addresses_of)
     vendor = Vendor(**given["vendor"]).and_any_of(access.packages) if given["vendor"] else None
     names = [*given["packages"], *(vendor.packages if vendor else [])]
@@ -415,9 +431,9 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     missing += [given["release"]] if given["release"] and not Path(given["release"]).is_dir() else []
     told = {"vendor": {**vendor.to_dict(), "todo": vendor.todo(packages, ROOT, run)}} if vendor else {}
     if missing:
-        return {"changed": False, "missing": missing, "files": [], "access": [], "steps": [], **told}
+        return {"changed": False, "missing": missing, "files": [], "access": [], "steps": [], "diff": [], **told}
 
-    service = Service(module)
+    service = Service(module, given)
     changes = differing(given)
     removed = [path for path in map(Path, given["absent"]) if to_remove(path)]
     older = beside(given["release"])
@@ -465,11 +481,16 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    beside = {"type": "list", "elements": "dict", "options": BESIDE, "default": []}
+    module = AnsibleModule(argument_spec=SPEC | {"beside": beside}, supports_check_mode=True)
     try:
-        module.exit_json(**configure(module))
+        first = configure(module, module.params)
+        others = [configure(module, NO_SECRETS | given) for given in module.params["beside"]]
     except FleetError as error:
         module.fail_json(msg=str(error))
+    diff = [one for service in (first, *others) for one in service.pop("diff")]
+    changed = any(service["changed"] for service in (first, *others))
+    module.exit_json(**first | {"changed": changed, "diff": diff, "beside": others})
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ class Client:
             else:
                 self.answers += bool(pieces)
                 self.failures += [] if pieces else [f"{time.strftime('%X')} an empty answer"]
-            end.wait(1)  # the engine that starts meanwhile wants these two cores as well
+            # The engine that starts meanwhile wants the two cores as well; vLLM is busy for a second after an answer.
+            end.wait(4)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def test_an_engine_that_crashes_ends_the_roll_out_with_the_other_one_serving() -
     with client() as streams:
         run = rollout(STAND_IN_START_FAULT="oom")
         before = streams.answers
-        time.sleep(5)
+        time.sleep(8)
 
     assert run.code != 0
     assert "the roll-out stops here; the other hosts go on serving" in run.text

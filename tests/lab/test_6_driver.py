@@ -54,7 +54,7 @@ def test_a_host_that_loses_a_gpu_stops_the_roll_out_and_no_request_fails() -> No
     with client() as streams:
         run = upgrade()
         before = streams.answers
-        time.sleep(5)
+        time.sleep(8)
 
     assert run.code != 0
     assert "gpu2: Driver upgrade | The driver is the new one, and the GPUs are what they were: GPU 1: lost" in run.text

@@ -145,6 +145,28 @@ def test_a_fresh_service_is_written_and_started_and_then_left_alone(configure: C
     assert said(tmp_path) == []
 
 
+def test_services_beside_are_seen_to_also_where_something_is_missing_for_the_first(
+    configure: Configure, tmp_path: Path
+) -> None:
+    conf = tmp_path / "helper.conf"
+    helper = {"name": "helper", "files": [{"path": str(conf), "content": "a\n"}], "urls": []}
+
+    checked = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper], _ansible_check_mode=True)
+    assert not conf.exists()
+    result = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper])
+
+    (told,) = result["beside"]
+    assert told == checked["beside"][0]
+    assert result["missing"] == ["another"]
+    assert (result["changed"], told["files"], told["steps"]) == (True, [str(conf)], ["enable", "start"])
+    assert [change["after_header"] for change in result["diff"]] == [str(conf)]
+    assert said(tmp_path) == ["enable helper.service", "start helper.service"]
+    assert conf.read_text() == "a\n"
+    assert not (tmp_path / "web.conf").exists()
+    again = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper])
+    assert (again["changed"], again["diff"]) == (False, [])
+
+
 def test_its_port_is_opened_once_it_runs(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_config, "addresses_of", lambda _: [])
     for path, text in {
