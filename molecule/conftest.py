@@ -46,6 +46,17 @@ def hosts_with_image(hosts: list[Any]) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
+def exposure() -> Callable[[Any, str], float]:
+    """What systemd counts against a unit, of 10: what it may do and could be kept from. The roles allow 3.0."""
+
+    def count(host: Any, unit: str) -> float:
+        said = host.run("systemd-analyze security --no-pager %s.service", unit).stdout
+        return float(said.rsplit(f"{unit}.service: ", 1)[1].split()[0])
+
+    return count
+
+
+@pytest.fixture(scope="session")
 def play() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a playbook of the scenario on all its hosts, with further arguments of ansible-playbook."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -17,7 +20,9 @@ import pytest
         ("prometheus-nginx-exporter", "always"),  # before 1.0 its exit status does not tell a failure from a stop
     ],
 )
-def test_all_run_now_and_at_every_boot_in_a_sandbox(host: Any, name: str, restart: str) -> None:
+def test_all_run_now_and_at_every_boot_in_a_sandbox(
+    host: Any, name: str, restart: str, exposure: Callable[[Any, str], float]
+) -> None:
     def show(unit_property: str) -> str:
         return host.check_output("systemctl show --value --property %s %s", unit_property, name)
 
@@ -25,6 +30,7 @@ def test_all_run_now_and_at_every_boot_in_a_sandbox(host: Any, name: str, restar
     assert host.service(name).is_enabled
     assert (show("User"), show("NoNewPrivileges")) == ("prometheus", "yes")
     assert (show("Restart"), show("RestartUSec")) == (restart, "5s")
+    assert exposure(host, name) <= 3.0
 
 
 def test_node_exporter_hands_on_what_the_keeper_of_an_engine_tells(host: Any) -> None:

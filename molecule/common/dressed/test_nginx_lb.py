@@ -72,6 +72,10 @@ def test_runs_now_and_at_every_boot_as_the_user_of_its_packages(host: Any) -> No
     assert set(workers) == {USERS.get(host.check_output("hostname"), "nginx")}
 
 
+def test_its_sandbox_is_tight(host: Any, exposure: Callable[[Any, str], float]) -> None:
+    assert exposure(host, "nginx") <= 3.0
+
+
 def test_a_worker_may_have_as_many_connections_as_are_configured(host: Any) -> None:
     worker = host.check_output("pgrep --newest --parent $(cat /run/nginx.pid)")
     limit = host.check_output(f"grep 'Max open files' /proc/{worker}/limits").split()[3]

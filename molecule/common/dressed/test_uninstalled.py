@@ -16,6 +16,7 @@ NAMES = (
     "*nvidia*",
     "*nvsdm*",
     "cuda-keyring",
+    "datacenter-gpu-manager*",
     "docker*",
     "containerd*",
     "grafana*",

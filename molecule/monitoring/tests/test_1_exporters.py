@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,8 +41,11 @@ def test_adds_what_keepers_of_engines_tell_and_misses_nothing_where_there_are_no
     host.check_output("rm -r /run/vllm/tiny-1")
 
 
-def test_is_in_a_sandbox(host: Any) -> None:
-    assert host.check_output("systemctl show --property=ProtectSystem --value prometheus-node-exporter") == "strict"
+def test_is_in_a_sandbox_in_which_every_collector_works(host: Any, exposure: Callable[[Any, str], float]) -> None:
+    assert exposure(host, "prometheus-node-exporter") <= 3.0
+    assert "node_timex_sync_status " in host.check_output(METRICS)
+    failed = re.findall(r'node_scrape_collector_success\{collector="(\w+)"\} 0', host.check_output(METRICS))
+    assert set(failed) <= {"edac", "hwmon", "infiniband", "nvme", "pressure"}, "what a container may have none of"
 
 
 def test_arguments_that_the_program_does_not_know_are_refused(hosts: list[Any], change: Callable[..., str]) -> None:

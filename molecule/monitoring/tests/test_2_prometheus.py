@@ -66,7 +66,8 @@ def test_keeps_samples_as_long_as_told(host: Any) -> None:
 
 
 def test_scrapes_itself_and_the_targets(host: Any) -> None:
-    wait_until_up(host, {("prometheus", None), ("alertmanager", None), ("node", "here"), ("nginx", "here")})
+    gpu = {("gpu", "here")} if host.check_output("hostname") == "bookworm" else set()
+    wait_until_up(host, {("prometheus", None), ("alertmanager", None), ("node", "here"), ("nginx", "here")} | gpu)
 
 
 def test_a_broken_configuration_never_takes_the_place_of_the_old_one(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from front_door import Answer, FrontDoor
 
 SERVERS = {"small": {9001, 9002}, "big": {9003, 9004}}
@@ -31,6 +33,10 @@ def test_runs_now_and_at_every_boot(host: Any) -> None:
 
     assert service.is_running
     assert service.is_enabled
+
+
+def test_its_sandbox_is_tight(host: Any, exposure: Callable[[Any, str], float]) -> None:
+    assert exposure(host, "nginx") <= 3.0
 
 
 def test_listens_for_users_and_on_the_loopback_for_the_exporter(host: Any) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.lab import nvml
 
+from . import dcgm
 from .apt import Repository
 from .deb import Package
 from .signing import Key
@@ -31,6 +32,7 @@ from .signing import Key
 VERSIONS = ("580.159.03", "580.178.04", "595.91.07")  # two of the branch that is pinned, one of the next
 BASE = "nvidia/cuda/repos"  # below the mirror; NVIDIA's is developer.download.nvidia.com/compute/cuda/repos
 RELEASES = ("debian12", "debian13")
+WITH_DCGM = ("debian12",)  # of these
 
 _FILES = Path(__file__).with_name("files") / "nvidia"
 _MAINTAINER = "cudatools <cudatools@nvidia.com>"
@@ -57,7 +59,14 @@ def repository(release: str, versions: Sequence[str], drivers: Sequence[Package]
         path=f"{BASE}/{release}/x86_64",
         origin="NVIDIA",
         label="NVIDIA CUDA",
-        packages=(keyring, *pins, *drivers, _subnet_manager(), _headers()),
+        packages=(
+            keyring,
+            *pins,
+            *drivers,
+            _subnet_manager(),
+            _headers(),
+            *(dcgm.packages() if release in WITH_DCGM else ()),
+        ),
         extra={f"{keyring.file_name}.sha256": f"{checksum}  {keyring.file_name}\n".encode()},
     )
 

@@ -84,7 +84,7 @@ def test_it_is_refused_where_it_cannot_be_and_the_remedy_is_accepted(
     [
         (
             ("Ubuntu", "22.04"),
-            ["datacenter-gpu-manager-4-core=1:4.6.0-*", "datacenter-gpu-manager-exporter=4.8.3*-*"],
+            ["datacenter-gpu-manager-4-core=1:4.6.0-*", "datacenter-gpu-manager-exporter=4.8.3*"],
         ),
         (("Rocky", "9.6"), ["datacenter-gpu-manager-4-core-4.6.0-*", "datacenter-gpu-manager-exporter-4.8.3*-*"]),
     ],
