@@ -1,4 +1,4 @@
-"""Every panel of Grafana's dashboards has something to show of what the lab's Prometheus has scraped."""
+"""What Grafana's dashboards and Prometheus' rules ask for is in what the lab's Prometheus has scraped."""
 
 from __future__ import annotations
 
@@ -63,3 +63,16 @@ def test_every_query_returns_data(path: str) -> None:
     now = time.time()
 
     assert list(empty(Prometheus(f"http://{PROMETHEUS}", now - SECONDS, now), path)) == []
+
+
+def test_every_series_and_label_that_a_rule_reads_has_been_scraped() -> None:
+    now = time.time()
+    source = Prometheus(f"http://{PROMETHEUS}", now - SECONDS, now)
+    scraped, rules = promql.known([]), source.rules()
+    for labels in source.series():
+        scraped.setdefault(labels["__name__"], set()).update(labels)
+
+    found = {rule["name"]: list(promql.unknown(rule["query"], scraped)) for rule in rules}
+
+    assert len(rules) > 50
+    assert {name: problems for name, problems in found.items() if problems} == {}

@@ -69,6 +69,14 @@ class Prometheus:
         metric, label = query.removeprefix("label_values(").removesuffix(")").split(", ")
         return list(self._get(f"label/{label}/values", **{"match[]": metric, "start": self.start, "end": self.end}))
 
+    def series(self) -> list[dict[str, str]]:
+        """Labels of every series."""
+        return list(self._get("series", **{"match[]": '{__name__!=""}', "start": self.start, "end": self.end}))
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule that is in force, with its ``name`` and ``query``."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
+
     def ask(self, expression: str, *, over_time: bool) -> Samples:
         """Labels and samples, of the whole time or of its end."""
         if over_time:
