@@ -181,20 +181,18 @@ beside:
   elements: dict
 """
 
-import base64
 import grp
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.opener import opener
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.packages import read_packages
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
     File,
@@ -234,15 +232,13 @@ SPEC: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": 10},
     "stamp": {"type": "path"},
     "access": {"type": "dict", "options": ARGUMENTS},
+    "beside": {"type": "list", "elements": "dict", "default": []},
 }
-SECRETS = {"secrets", "secrets_group", "login"}
-BESIDE = {name: option for name, option in SPEC.items() if name not in SECRETS}
+BESIDE = {name: option for name, option in SPEC.items() if name not in {"secrets", "secrets_group", "login", "beside"}}
 NO_SECRETS: dict[str, Any] = {"secrets": {}, "secrets_group": "root", "login": None}
 ROOT = Path("/")
 UNITS = Path("/etc/systemd/system")
 REQUEST_SECONDS = 5
-NO_PROXY = urllib.request.ProxyHandler({})  # a service of this host needs none
-PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN of OpenSSL, which Python 3.9 has no name for
 
 
 @dataclass(frozen=True)
@@ -323,7 +319,7 @@ class Service:
     def wait(self) -> str:
         """Wait until the service answers everywhere; why it does not, or ""."""
         deadline = time.monotonic() + self.given["timeout"]
-        self.opener = opener(self.given["certificate"], self.given["login"])
+        self.opener = opener(self.given["urls"], self.given["certificate"], self.given["login"])
         for url in self.given["urls"]:
             while problem := self.ask(url):
                 if time.monotonic() > deadline:
@@ -336,7 +332,7 @@ class Service:
         try:
             with self.opener.open(url, timeout=REQUEST_SECONDS) as response:
                 text = response.read().decode(errors="replace")
-        except (OSError, ValueError, urllib.error.URLError) as error:
+        except (OSError, ValueError) as error:
             return str(error)
         expected = self.given["answer"]
         return "" if expected in (None, text) else f"it says {text[:80]!r}"
@@ -344,18 +340,6 @@ class Service:
 
 OK = (0, "", "")
 PUBLIC, SECRET, SHARED = 0o644, 0o600, 0o640
-
-
-def opener(certificate: str | None, login: str | None) -> urllib.request.OpenerDirector:
-    """What asks the service, believes that certificate, and says who asks."""
-    context = ssl.create_default_context(cafile=certificate)
-    if certificate:
-        context.check_hostname = False
-        context.verify_flags |= PARTIAL_CHAIN
-    asks = urllib.request.build_opener(NO_PROXY, urllib.request.HTTPSHandler(context=context))
-    if login:
-        asks.addheaders.append(("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"))
-    return asks
 
 
 def wanted(given: dict[str, Any]) -> Iterator[tuple[File, tuple[str, ...], str]]:
@@ -481,11 +465,13 @@ def configure(module: AnsibleModule, given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    beside = {"type": "list", "elements": "dict", "options": BESIDE, "default": []}
-    module = AnsibleModule(argument_spec=SPEC | {"beside": beside}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    beside = [ArgumentSpecValidator(BESIDE).validate(given) for given in module.params["beside"]]
+    if mistakes := [mistake for each in beside for mistake in each.error_messages]:
+        module.fail_json(msg=f"beside: {'; '.join(mistakes)}")
     try:
         first = configure(module, module.params)
-        others = [configure(module, NO_SECRETS | given) for given in module.params["beside"]]
+        others = [configure(module, NO_SECRETS | each.validated_parameters) for each in beside]
     except FleetError as error:
         module.fail_json(msg=str(error))
     diff = [one for service in (first, *others) for one in service.pop("diff")]

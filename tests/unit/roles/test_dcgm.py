@@ -110,19 +110,20 @@ def test_one_of_both_tells_dcgms_names(wishes: dict[str, Any], installed: bool, 
     assert value("{{ _exporters_metrics_settings.dcgm_names }}", **wishes) is names
 
 
+def tasks(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text()))
+
+
 def test_what_the_role_did_not_install_is_none_of_its_business() -> None:
     """Neither a host with the defaults nor the end of a fleet touches an exporter of somebody else."""
     local = {"gpuhosts_dcgm": {"version": "4.6.0-4.8.3"}}
     assert value("{{ _exporters_dcgm_is_ours }}") is False
     facts = {"ansible_facts": {"ansible_local": local}}
     assert value("{{ _exporters_dcgm_is_ours }}", **facts) is True
-    for name, condition in {
-        "main": "_exporters_dcgm or _exporters_dcgm_is_ours",
-        "absent": "_exporters_dcgm_is_ours",
-    }.items():
-        tasks = yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text())
-        (task,) = (task for task in tasks if "dcgm" in str(task.get("ansible.builtin.include_tasks")))
-        assert task["when"] == condition
+    (others,) = (task for task in tasks("configure") if "loop_control" in task)
+    assert others["vars"]["wanted"]["dcgm_absent"] == "{{ not _exporters_dcgm and _exporters_dcgm_is_ours }}"
+    (absent,) = (task for task in tasks("absent") if "dcgm" in str(task.get("ansible.builtin.include_tasks")))
+    assert absent["when"] == "_exporters_dcgm_is_ours"
 
 
 def test_the_unit_takes_our_counters_and_address_and_not_those_of_the_package() -> None:

@@ -34,6 +34,7 @@ SINCE = {
             CacheDirectory IPAddressAllow IPAddressDeny LockPersonality LogsDirectory
             RuntimeDirectoryPreserve StateDirectory StateDirectoryMode
         """,
+        239: "PrivateMounts",
         240: "WatchdogSignal",
         242: "ProtectHostname RestrictSUIDSGID",
         243: "OOMPolicy",

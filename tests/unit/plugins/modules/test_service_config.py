@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host import places
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.service import State, steps
 from ansible_collections.gpuhosts.vllm.plugins.modules import service_config
 
 from tests.unit.plugins.conftest import RunModule
@@ -145,26 +144,15 @@ def test_a_fresh_service_is_written_and_started_and_then_left_alone(configure: C
     assert said(tmp_path) == []
 
 
-def test_services_beside_are_seen_to_also_where_something_is_missing_for_the_first(
-    configure: Configure, tmp_path: Path
-) -> None:
+def test_services_beside_one_that_lacks_something_are_seen_to(configure: Configure, tmp_path: Path) -> None:
     conf = tmp_path / "helper.conf"
-    helper = {"name": "helper", "files": [{"path": str(conf), "content": "a\n"}], "urls": []}
-
-    checked = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper], _ansible_check_mode=True)
-    assert not conf.exists()
-    result = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper])
-
+    beside = {"name": "helper", "files": [{"path": str(conf), "content": "a\n"}], "urls": []}
+    result = configure({"web.conf": "a\n"}, packages=["another"], beside=[beside])
     (told,) = result["beside"]
-    assert told == checked["beside"][0]
-    assert result["missing"] == ["another"]
-    assert (result["changed"], told["files"], told["steps"]) == (True, [str(conf)], ["enable", "start"])
-    assert [change["after_header"] for change in result["diff"]] == [str(conf)]
+    assert (result["changed"], result["missing"], told["files"]) == (True, ["another"], [str(conf)])
     assert said(tmp_path) == ["enable helper.service", "start helper.service"]
-    assert conf.read_text() == "a\n"
-    assert not (tmp_path / "web.conf").exists()
-    again = configure({"web.conf": "a\n"}, packages=["another"], beside=[helper])
-    assert (again["changed"], again["diff"]) == (False, [])
+    assert not configure({"web.conf": "a\n"}, packages=["another"], beside=[beside])["changed"]
+    assert "login" in configure({}, beside=[{**beside, "login": "a:b"}])["msg"]
 
 
 def test_its_port_is_opened_once_it_runs(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,10 +498,3 @@ def test_files_that_must_not_be_there_go(configure: Configure, tmp_path: Path) -
     assert (result["changed"], result["files"]) == (True, [str(tmp_path / "default")])
     assert not (tmp_path / "default").is_symlink()
     assert said(tmp_path) == []
-
-
-def test_one_restart_is_enough() -> None:
-    running = State(runs=True, enabled=True)
-    assert steps(running, ["reload", "restart", "nothing"]) == ["restart"]
-    assert steps(State(runs=False, enabled=True), ["reload"]) == ["start"]
-    assert steps(State(runs=True, enabled=False), []) == ["enable"]
