@@ -13,13 +13,13 @@ class Cache:
     def __init__(self, tokens: int) -> None:
         self.blocks = max(tokens // BLOCK, 1)
         self.preemptions = 0
+        self.usage = 0.0  # the part that is in use, 0 to 1, as of the last step: an engine that hangs tells nothing new
         self._held: dict[object, int] = {}
         self._changed = threading.Condition()
 
-    @property
-    def usage(self) -> float:
-        """The part that is in use, 0 to 1."""
-        return min(sum(self._held.values()) / self.blocks, 1.0)
+    def tell(self) -> None:
+        """A step has ended: what is in use now is known outside, too."""
+        self.usage = min(sum(list(self._held.values())) / self.blocks, 1.0)
 
     def take(self, request: object, tokens: int, aborted: threading.Event) -> None:
         """Wait until there is room for a request with so many tokens. One that is alone gets it in any case."""
@@ -42,6 +42,7 @@ class Cache:
         """It has ended."""
         with self._changed:
             self._leave(request)
+            self.tell()
 
     def _leave(self, request: object) -> None:
         self._held.pop(request, None)

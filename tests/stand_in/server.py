@@ -126,6 +126,7 @@ class Engine(ThreadingHTTPServer):
         """The answer, word by word."""
         for place in range(count):
             self.nodes.step(self.aborted)
+            self.cache.tell()
             yield f" {_WORDS[place % len(_WORDS)]}"
 
     def _card(self, name: str) -> dict[str, Any]:

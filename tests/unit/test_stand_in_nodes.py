@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,5 +115,7 @@ def test_a_stopped_worker_is_waited_for(pair: Pair) -> None:
     pair.processes.append(asking)
     time.sleep(1)
     assert asking.poll() is None
+    told = pair.client.ask("GET", "/metrics").body.decode()
+    assert re.findall(r"^vllm:kv_cache_usage_perc\{.*\} (\S+)$", told, re.MULTILINE) == ["0.0"]  # as of the last step
     os.kill(worker.pid, signal.SIGCONT)
     assert asking.wait(5) == 0
