@@ -23,7 +23,7 @@ FLEET = {"gpu_hosts": ["gpu1"], "load_balancers": ["lb1"]}
 def value(playbook: str, name: str, **variables: Any) -> Any:
     """What the first play of a stage that sets a variable sets it to."""
     plays = yaml.safe_load((ROOT / f"playbooks/stages/{playbook}.yml").read_text())
-    holders = [holder for play in plays for holder in (play, *play.get("roles", []))]
+    holders = [holder for play in plays for holder in (play, *play.get("roles", []), *play.get("tasks", []))]
     template = next(holder["vars"][name] for holder in holders if name in holder.get("vars", {}))
     return Templar(DataLoader(), {"hostvars": HOSTS, **variables}).template(trust_as_template(template))
 
