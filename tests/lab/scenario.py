@@ -1,7 +1,7 @@
 """The hosts of a Molecule scenario: ``python -m tests.lab.scenario create|destroy``, as molecule/common/*.yml call it.
 
 Molecule's own playbooks take 11 s to create two containers and 4 s to remove them; this takes 2 s and one. A platform
-of molecule.yml names its image and, if it wants some, `devices` and `volumes`; the rest of a host is as in the lab.
+of molecule.yml names its image and, if it wants some, `devices`; the rest of a host is as in the lab.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def options(platform: Mapping[str, Any]) -> dict[str, Any]:
         "name": platform["name"],
         "hostname": platform["hostname"],
         "devices": platform.get("devices", []),
-        "volumes": [*MACHINE["volumes"], *platform.get("volumes", [])],
         "tmpfs": MACHINE["tmpfs"] | {"/tmp": "exec"},
         "network": NAME,
     }
