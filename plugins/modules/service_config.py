@@ -121,7 +121,7 @@ options:
     description:
       - Further services of the host, whose look costs no connection of its own. Each is a dictionary of these options,
         but for O(secrets), O(secrets_group), O(login) and O(beside).
-      - They are seen to whether or not something is missing for the first one.
+      - They are seen to once nothing is missing for the first one.
     type: list
     elements: dict
     default: []
@@ -175,7 +175,7 @@ steps:
   elements: str
   sample: [reload]
 beside:
-  description: All this of each service in O(beside).
+  description: All this of each service in O(beside); none as long as something is missing for the first one.
   returned: success
   type: list
   elements: dict
@@ -471,7 +471,9 @@ def main() -> None:
         module.fail_json(msg=f"beside: {'; '.join(mistakes)}")
     try:
         first = configure(module, module.params)
-        others = [configure(module, NO_SECRETS | each.validated_parameters) for each in beside]
+        # O(stamp) of one of them may say that all is as it shall be.
+        later = [] if first["missing"] else beside
+        others = [configure(module, NO_SECRETS | each.validated_parameters) for each in later]
     except FleetError as error:
         module.fail_json(msg=str(error))
     diff = [one for service in (first, *others) for one in service.pop("diff")]

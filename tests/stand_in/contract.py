@@ -1,6 +1,6 @@
 """What the stand-in and vLLM have in common: the same assertions run against both.
 
-Against the stand-in in tests/unit/test_stand_in.py, against the real engine in tests/lab/test_2_deploy.py. Every check
+Against the stand-in in tests/unit/test_stand_in.py, against the real engine in tests/lab/test_2_engine.py. Every check
 takes a client of an engine that serves a model which generates text, with an API key and 512 tokens of context.
 """
 

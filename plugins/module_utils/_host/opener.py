@@ -13,6 +13,7 @@ HANDLERS = (
     urllib.request.HTTPRedirectHandler,
     urllib.request.HTTPDefaultErrorHandler,
     urllib.request.HTTPErrorProcessor,
+    urllib.request.UnknownHandler,  # of a redirect to https where nobody asked for that
 )
 PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN of OpenSSL, which Python 3.9 has no name for
 

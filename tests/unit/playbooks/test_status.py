@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.wanted import NGINX_STATUS
 
 from .conftest import AWAY, ROOT, Play
@@ -52,3 +53,10 @@ def test_a_part_of_the_fleet(play: Play, tmp_path: Path) -> None:
 
 def test_the_front_door_is_asked_where_it_tells() -> None:
     assert f"'http://{NGINX_STATUS}/stub_status'" in (ROOT / "playbooks/status.yml").read_text()
+
+
+def test_the_time_limit_of_a_connection_is_the_roles_default() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/fleet/defaults/main.yml").read_text())
+    (play, *_) = (one for one in yaml.safe_load((ROOT / "playbooks/status.yml").read_text()) if "vars" in one)
+    limit = "{{ fleet_status_timeout | default(%d) }}"
+    assert play["vars"]["ansible_ssh_timeout"] == limit % defaults["fleet_status_timeout"]

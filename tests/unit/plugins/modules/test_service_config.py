@@ -144,14 +144,14 @@ def test_a_fresh_service_is_written_and_started_and_then_left_alone(configure: C
     assert said(tmp_path) == []
 
 
-def test_services_beside_one_that_lacks_something_are_seen_to(configure: Configure, tmp_path: Path) -> None:
+def test_services_beside_are_seen_to_once_nothing_is_missing(configure: Configure, tmp_path: Path) -> None:
     conf = tmp_path / "helper.conf"
     beside = {"name": "helper", "files": [{"path": str(conf), "content": "a\n"}], "urls": []}
-    result = configure({"web.conf": "a\n"}, packages=["another"], beside=[beside])
-    (told,) = result["beside"]
-    assert (result["changed"], result["missing"], told["files"]) == (True, ["another"], [str(conf)])
-    assert said(tmp_path) == ["enable helper.service", "start helper.service"]
-    assert not configure({"web.conf": "a\n"}, packages=["another"], beside=[beside])["changed"]
+    early = configure({"web.conf": "a\n"}, packages=["another"], beside=[beside])
+    assert (early["changed"], early["missing"], early["beside"], conf.exists()) == (False, ["another"], [], False)
+    (told,) = configure({"web.conf": "a\n"}, beside=[beside])["beside"]
+    assert (told["changed"], told["files"], conf.read_text()) == (True, [str(conf)], "a\n")
+    assert not configure({"web.conf": "a\n"}, beside=[beside])["changed"]
     assert "login" in configure({}, beside=[{**beside, "login": "a:b"}])["msg"]
 
 
