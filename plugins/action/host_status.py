@@ -16,6 +16,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the action; see ActionBase."""
         result = super().run(tmp, task_vars)
+        if self._connection.transport == "ssh":
+            # One that Ansible has kept from another playbook would hold the run for as long as its host is silent.
+            own = f"{self._connection.get_option('ssh_extra_args') or ''} -o ControlPath=none".strip()
+            self._connection.set_option("ssh_extra_args", own)
         try:
             found = self._execute_module("gpuhosts.vllm.host_status", self._task.args, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
