@@ -43,6 +43,13 @@ options:
     type: list
     elements: dict
     required: true
+  unmet:
+    description:
+      - What these instances need and this host is not given, in sentences. The module fails with them, before it looks
+        at anything.
+    type: list
+    elements: str
+    default: []
   environment:
     description: Environment variables of every instance.
     type: dict
@@ -299,6 +306,7 @@ TIMES: dict[str, dict[str, Any]] = {
 }
 SPEC: dict[str, dict[str, Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
+    "unmet": {"type": "list", "elements": "str", "default": []},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "secrets_file": {"type": "path", "required": True, "no_log": False},
@@ -486,6 +494,8 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    if module.params["unmet"]:
+        module.fail_json(msg=" ".join(module.params["unmet"]))
     try:
         module.exit_json(**configure(module))
     except FleetError as error:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 from .._errors import ModelStoreError
 from .model_fetch import opener
+from .model_files import HUB
 
-__all__ = ["HUB", "LOAD_FORMATS", "Repository", "endpoint_of", "files_of", "manifest_from_hub"]
+__all__ = ["LOAD_FORMATS", "Repository", "endpoint_of", "files_of", "manifest_from_hub"]
 
-HUB = "https://huggingface.co"
 SECONDS = 30
 INDEX_LIMIT = 200_000_000
 

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .hub import HUB
-from .model_store import is_hub_id
+# Nothing of this collection: every run sends this to every host, which compiles what it imports each time.
 
-__all__ = ["HubOptions", "ModelFilesError", "read_models", "sources"]
+__all__ = ["HUB", "HubOptions", "ModelFilesError", "is_hub_id", "read_models", "sources"]
+
+HUB = "https://huggingface.co"
 
 # The names by which vLLM finds the list of shards: of transformers, and of Mistral's own format.
 INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
@@ -29,6 +30,11 @@ INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json"
 HEADER_LIMIT = 100_000_000
 # Bytes of JSON that the tensors may take in a fact.
 TENSORS_LIMIT = 48 * 1024
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source is the id of a model on the hub."""
+    return bool(re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source, re.ASCII))
 
 
 class ModelFilesError(Exception):

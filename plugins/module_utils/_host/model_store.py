@@ -23,16 +23,10 @@ __all__ = [
     "collect",
     "collectable",
     "free_bytes",
-    "is_hub_id",
     "look_at",
     "manifest_of",
     "place_of",
 ]
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a source is the id of a model on the hub."""
-    return bool(re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", source, re.ASCII))
 
 
 # A revision whose directory tells it and its model apart from all others when `/` is written `--`.

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._host.hub import LOAD_FORMATS
-from .._host.model_store import is_hub_id, place_of
+from .._host.model_files import is_hub_id
+from .._host.model_store import place_of
 
 __all__ = ["from_store", "stored_models"]
 

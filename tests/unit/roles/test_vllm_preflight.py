@@ -95,11 +95,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         name: {"distribution": system, "release": release, **more} for name, (system, release, more, _) in HOSTS.items()
     }
     facts = {"distribution": "{{ distribution }}", "distribution_version": "{{ release }}", "cacheable": True}
-    role = {"name": "gpuhosts.vllm.vllm", "tasks_from": "preflight"}
+    role = {"name": "gpuhosts.vllm.vllm", "tasks_from": "preflight", "public": True}
+    unmet = {"ansible.builtin.fail": {"msg": "{{ _vllm_unmet | join(' ') }}"}, "when": "_vllm_unmet != []"}
     play = {
         "hosts": "all",
         "gather_facts": False,
-        "tasks": [{"ansible.builtin.set_fact": facts}, {"ansible.builtin.include_role": role}],
+        "tasks": [{"ansible.builtin.set_fact": facts}, {"ansible.builtin.include_role": role}, unmet],
     }
     (place / "play.yml").write_text(yaml.safe_dump([play]))
     (place / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))

@@ -132,6 +132,12 @@ def test_a_new_instance_is_written_and_has_to_start(configure: Configure, tmp_pa
     assert (again["files"], again["start"], again["restart"]) == ([], [], [])
 
 
+def test_what_is_not_met_is_refused_before_anything_is_looked_at(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "bin/systemctl").unlink()
+    failed = configure({"id": "a"}, unmet=["a has no image.", "a has no key."], only_prepared=True)
+    assert (failed["failed"], failed["msg"]) == (True, "a has no image. a has no key.")
+
+
 def test_check_mode_tells_who_would_restart_and_touches_nothing(configure: Configure, tmp_path: Path) -> None:
     configure(TINY, TINY | {"id": "tiny-2"})
     start(tmp_path, "tiny-1")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_store import is_hub_id, place_of
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_files import is_hub_id
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.model_store import place_of
 from hypothesis import given
 from hypothesis import strategies as st
 
