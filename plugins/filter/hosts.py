@@ -18,6 +18,11 @@ def address(name: str, hostvars: HostVars) -> str:
     return hosts.address(name, hostvars[name])
 
 
+def setting(name: str, hostvars: HostVars, variable: str) -> Any:
+    """The value of a role's variable on a host, as plays know it that do not run the role: its default included."""
+    return hosts.setting(variable, hostvars[name])
+
+
 def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
     """The hosts as fleet_plan wants them: address, GPUs, what was read of models, and what runs there.
 
@@ -109,5 +114,6 @@ class FilterModule:
             "node_mistakes": node_mistakes,
             "reach_mistakes": reach_mistakes,
             "reports_beside": reports_beside,
+            "setting": setting,
             "store_mistakes": store_mistakes,
         }

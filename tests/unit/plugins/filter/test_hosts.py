@@ -28,6 +28,12 @@ def test_address_prefers_the_fleet_then_ansible_then_the_name(name: str, expecte
     assert hosts.address(name, HOSTVARS) == expected
 
 
+def test_a_setting_is_that_of_the_host_or_the_default() -> None:
+    hostvars = HOSTVARS | {"gpu1": {"model_store_dir": "/data"}}
+    settings = [hosts.setting(name, hostvars, "model_store_dir") for name in ("gpu1", "gpu2")]
+    assert settings == ["/data", "/srv/model-store"]
+
+
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
