@@ -44,12 +44,9 @@ options:
     elements: dict
     required: true
   unmet:
-    description:
-      - What these instances need and this host is not given, in sentences. The module fails with them, before it looks
-        at anything.
+    description: What these instances need and this host is not given, in sentences; the module fails with them at once.
     type: list
     elements: str
-    default: []
   environment:
     description: Environment variables of every instance.
     type: dict
@@ -233,7 +230,6 @@ restart:
   returned: success
   type: list
   elements: str
-  sample: [llama-3.3-70b-1]
 start:
   description: Instances that do not run, or would not at the next boot.
   returned: success
@@ -257,7 +253,6 @@ disturbed:
   returned: success
   type: list
   elements: str
-  sample: [llama-3.3-70b-1]
 """
 
 import pwd
@@ -306,7 +301,7 @@ TIMES: dict[str, dict[str, Any]] = {
 }
 SPEC: dict[str, dict[str, Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
-    "unmet": {"type": "list", "elements": "str", "default": []},
+    "unmet": {"type": "list", "elements": "str"},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "secrets_file": {"type": "path", "required": True, "no_log": False},
@@ -432,11 +427,9 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     points_to = str(link.readlink()) if link.is_symlink() else ""
     switching = uses_release(given) and points_to != given["release"]
     released = {instance["id"] for instance in given["instances"] if not in_container(instance)}
-    # Another release or image may refuse what the one before took.
-    anew = {name for name in wanted if any(file.starts(name) for file in rewritten)} | (
-        released if switching else set()
-    )
-    asked = {file.instance for file in rewritten if file.instance} | (released if switching else set())
+    switched = released if switching else set()  # another release may refuse what the one before took
+    anew = {name for name in wanted if any(file.starts(name) for file in rewritten)} | switched
+    asked = {file.instance for file in rewritten if file.instance} | switched
     check_options(module, [file for file in files if file.options and file.instance in asked])
 
     there = {path.stem for path in directory.glob("*.yaml")}
