@@ -120,7 +120,7 @@ def test_what_the_role_did_not_install_is_none_of_its_business() -> None:
     assert value("{{ _exporters_dcgm_is_ours }}") is False
     facts = {"ansible_facts": {"ansible_local": local}}
     assert value("{{ _exporters_dcgm_is_ours }}", **facts) is True
-    looked = {"__exporters_node": {"missing": []}}
+    looked: dict[str, Any] = {"__exporters_node": {"missing": []}}
     assert value("{{ _exporters_rest }}", **looked) == []
     assert value("{{ _exporters_rest }}", **looked, **facts) == ["dcgm_absent"]
     (absent,) = (task for task in tasks("absent") if "dcgm" in str(task.get("ansible.builtin.include_tasks")))
