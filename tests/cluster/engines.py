@@ -130,6 +130,7 @@ def main() -> int:
         parser.error(f"there is no shape {', '.join(sorted(unknown))}; there are: {', '.join(SHAPES)}")
     late = []
     site.make()
+    site.put_first(HEAD, WORKER)
     try:
         for name in wanted:
             try:
