@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from driver import COMPANIONS, DRIVER, NEXT_BRANCH, OLD, driver_packages, loaded, on_disk, packages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CONNECT = "import socket; socket.socket(socket.AF_UNIX).connect('/run/nvidia-persistenced/socket')"
 
 
 def test_driver_and_companions_have_the_same_version_though_a_newer_branch_is_there(host: Any) -> None:
@@ -26,6 +31,18 @@ def test_services_run_now_and_at_every_boot(host: Any, name: str) -> None:
 
     assert service.is_running
     assert service.is_enabled
+
+
+def test_the_persistence_daemon_runs_in_a_sandbox_that_lets_it_load_the_module(
+    host: Any, exposure: Callable[[Any, str], float]
+) -> None:
+    pid = host.check_output("systemctl show --property=MainPID --value nvidia-persistenced")
+    status = host.check_output(f"cat /proc/{pid}/status")
+
+    assert exposure(host, "nvidia-persistenced") <= 3.0
+    assert "Seccomp:\t2" in status, "it was started before its sandbox was there"
+    assert "NoNewPrivs:\t0" in status, "nvidia-modprobe is setuid"
+    host.check_output("python3 -c %s", CONNECT)
 
 
 def test_packages_come_from_the_mirror_and_not_from_nvidias_own_servers(host: Any) -> None:

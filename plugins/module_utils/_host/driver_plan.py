@@ -19,6 +19,7 @@ from .driver import Driver
 from .driver_kernel import flavour_of, held_together, meta_of, moves_along
 from .driver_texts import (
     NOUVEAU,
+    SANDBOX,
     UNATTENDED,
     list_of_archives,
     nodes_of_imex,
@@ -100,6 +101,7 @@ class Plan:
     repository_files: Mapping[str, str] = field(default_factory=dict)  # content by path: before packages are installed
     lock_files: Mapping[str, str] = field(default_factory=dict)  # what keeps versions where they are
     module_files: Mapping[str, str] = field(default_factory=dict)  # what modprobe reads
+    unit_files: Mapping[str, str] = field(default_factory=dict)  # what systemd reads, before a package starts it
     node_files: Mapping[str, str] = field(default_factory=dict)  # what IMEX reads
     locks: str = ""  # lines of dnf's versionlock
     wanted: tuple[str, ...] = ()  # what the package manager is to install; empty where the version is not known yet
@@ -208,6 +210,7 @@ def plan_driver(
         repository_files=_repository_files(wishes, host, platform, url),
         lock_files=_lock_files(platform, version),
         module_files={"/etc/modprobe.d/gpuhosts-nouveau.conf": NOUVEAU},
+        unit_files={"/etc/systemd/system/nvidia-persistenced.service.d/gpuhosts.conf": SANDBOX},
         node_files={"/etc/nvidia-imex/nodes_config.cfg": nodes_of_imex(wishes.imex_nodes)}
         if "imex" in companions
         else {},

@@ -42,6 +42,7 @@ def describe(plan: Plan, driver: Driver, mode: str, *, changed: bool, root: Path
     start = driver.loaded_version is not None and not driver.reboot_pending
     differs = {
         "repository": differing_files(root, plan.repository_files) + _differing_repository(root, plan),
+        "units": differing_files(root, plan.unit_files),
         "packages": _differing_packages(plan, packages),
         "locks": _differing_locks(root, plan, _unheld(plan, driver, packages)),
         "files": differing_files(root, {**plan.module_files, **plan.node_files}),

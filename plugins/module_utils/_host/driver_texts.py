@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["NOUVEAU", "UNATTENDED", "list_of_archives", "nodes_of_imex", "preferences", "versionlock"]
+__all__ = ["NOUVEAU", "SANDBOX", "UNATTENDED", "list_of_archives", "nodes_of_imex", "preferences", "versionlock"]
 
 _HEADER = "Managed by Ansible, role gpuhosts.vllm.nvidia_driver"
 
 NOUVEAU = f"# {_HEADER}.\nblacklist nouveau\noptions nouveau modeset=0\n"
+
+# The man page of nvidia-persistenced, "Privileges", says what it needs: its directory below /run, the devices, and
+# nvidia-modprobe, which is setuid, loads the kernel module and makes the devices.
+SANDBOX = f"""\
+# {_HEADER}: additions to the unit of the driver's package.
+[Service]
+# What nvidia-modprobe and a change of user need.
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_MKNOD CAP_SETGID CAP_SETUID CAP_SYS_MODULE
+LockPersonality=yes
+# It answers at a socket in the file system, and logs to another one.
+IPAddressDeny=any
+PrivateMounts=yes
+PrivateNetwork=yes
+PrivateTmp=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+# Where memory of GPUs is memory of the host, it takes it in.
+ReadWritePaths=/run -/sys/devices/system/memory
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service @module
+# Left out on purpose: NoNewPrivileges, with which nvidia-modprobe is not setuid any more; ProtectKernelModules; and
+# what would hide the GPUs: PrivateDevices, and ProtectClock, which brings a device policy.
+"""
 
 UNATTENDED = (
     f"// {_HEADER}: a new library with the old kernel module in memory stops every GPU.\n"

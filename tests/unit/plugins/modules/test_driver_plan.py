@@ -40,6 +40,7 @@ def test_a_fresh_host_needs_everything_and_is_told_why(run_module: RunModule) ->
     assert not plan["settled"]
     assert plan["todo"] == {
         "repository": True,
+        "units": True,
         "packages": True,
         "locks": True,
         "files": True,

@@ -66,7 +66,8 @@ class Machine:
 
     def files(self) -> dict[str, str]:
         plan = self.plan
-        files = {**plan.repository_files, **plan.lock_files, **plan.module_files, **plan.node_files}
+        files = {**plan.repository_files, **plan.lock_files}
+        files |= {**plan.module_files, **plan.unit_files, **plan.node_files}
         if not self.is_rpm:
             return files | {plan.repository["keyring"]: "key"}
         url, key = plan.url, plan.repository["key"]
@@ -141,6 +142,7 @@ def test_every_file_counts(debian: Machine) -> None:
         "/etc/apt/preferences.d/gpuhosts-nvidia-driver": "locks",
         "/etc/apt/apt.conf.d/51gpuhosts-nvidia-driver": "locks",
         "/etc/modprobe.d/gpuhosts-nouveau.conf": "files",
+        "/etc/systemd/system/nvidia-persistenced.service.d/gpuhosts.conf": "units",
     }
     assert set(steps) == set(debian.files())
     for path, step in steps.items():
