@@ -8,7 +8,8 @@ NSCQ, IMEX), so a role that relies on it alone gets those of the newest branch.
 Upgrades are observable: libnvidia-ml.so.VERSION is tests/fake_nvml; the kernel module goes through the real DKMS, whose
 "compiler" copies a finished file (and fails for versions that /etc/gpuhosts-lab/dkms-fails lists), and carries its
 version for modinfo; `modprobe nvidia` "loads" it by mounting what the real one would show in /sys/module and
-/proc/driver. A reboot of the container forgets that, and nvidia-persistenced loads what is installed by then.
+/proc/driver, and refuses where the PCI bus has nothing of NVIDIA's, as the real one does. A reboot of the container
+forgets that, and nvidia-persistenced loads what is installed by then.
 
 One package is not NVIDIA's: linux-headers-stand-in. DKMS builds for the running kernel if it finds its headers, and of
 the kernel below a container the distribution has none.
