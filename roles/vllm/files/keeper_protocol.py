@@ -340,7 +340,7 @@ class Keeper:
                 self._end(self._mine(f"the engine was not healthy {self.node.start_timeout:g} s after its start"))
         elif self.state == "draining":
             self._ask("port", BEAT, now)
-            self._ask("metrics", BEAT, now)
+            self._ask("metrics", BEAT if self._idle else BEAT / 4, now)  # the first that tells of none comes soon
         elif now - self._alive > self.node.hang:
             self._end(self._mine(f"the engine at {url} gave no token for {self.node.hang:g} s"))
         elif self._canary is None and self.state == "testing":

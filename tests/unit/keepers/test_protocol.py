@@ -412,6 +412,21 @@ def test_an_engine_that_would_drop_its_requests_is_told_to_stop_when_it_has_none
     assert ("exit", 0) in one.take()
 
 
+def test_it_hears_soon_that_there_is_no_request_and_asks_once_more_after_a_second() -> None:
+    one = keeper(idle_first=True)
+    one.tick(0.0)
+    ready(one)
+    one.stop(10.0)
+    one.take()
+    asked = []
+    for now in (10.0, 10.25, 10.5, 10.75, 11.0, 11.25, 11.5, 11.75):
+        one.tick(now)
+        if "metrics" in named(one, "ask"):
+            asked.append(now)
+            one.answered("metrics", ("", int(now < 10.5), False), now)
+    assert asked == [10.0, 10.25, 10.5, 11.5]
+
+
 def test_a_worker_that_is_told_to_stop_lets_the_head_drain() -> None:
     head, worker = pair()
     worker.stop(10.0)
