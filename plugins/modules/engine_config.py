@@ -230,6 +230,7 @@ restart:
   returned: success
   type: list
   elements: str
+  sample: [llama-3.3-70b-1]
 start:
   description: Instances that do not run, or would not at the next boot.
   returned: success

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -314,3 +315,10 @@ def test_without_the_library_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         assert f"{sys.executable} -m pip install huggingface_hub" in str(refused.value)
     write_cache(tmp_path)
     assert read("acme/tiny", hub=HubOptions(str(tmp_path), online=True))["bytes_from"] == "headers"
+
+
+def test_it_brings_nothing_of_the_collection_to_every_host() -> None:
+    """The preflight sends it along, and a host compiles whatever it imports."""
+    assert model_files.__file__
+    tree = ast.parse(Path(model_files.__file__).read_text())
+    assert [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level] == []
