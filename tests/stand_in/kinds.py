@@ -111,7 +111,7 @@ def _refusal(status: int, kind: str, message: str) -> str:
 
 def fields_of(body: bytes, content_type: str) -> dict[str, Any]:
     """The fields of a form with their values, those of a file as they are."""
-    boundary = content_type.partition("boundary=")[2].encode()
+    boundary = content_type.partition("boundary=")[2].strip('"').encode()
     found: dict[str, Any] = {}
     for part in body.split(b"--" + boundary)[1:-1]:
         head, _, value = part.strip(b"\r\n").partition(b"\r\n\r\n")

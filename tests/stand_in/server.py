@@ -20,6 +20,7 @@ from . import kinds
 from .cache import BLOCK, Cache
 from .metrics import Metrics
 from .nodes import Nodes
+from .responses import PATH, Responses, accepted, frame
 
 FAULTS = {
     "hang": "no answer to a request for tokens, ever",
@@ -77,6 +78,7 @@ class Engine(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.settings = settings
         self.nodes = nodes or Nodes()
+        self.responses = Responses()
         self.fault = ""
         self.dead = False
         self.draining = False
@@ -229,8 +231,22 @@ class Handler(BaseHTTPRequestHandler):
             self.raw(200, self.server.metrics_text(), "text/plain; version=1.0.0; charset=utf-8")
         elif path == "/v1/models":
             self.raw(200, self.server.models_text(), "application/json")
+        elif path.startswith(f"{PATH}/"):
+            self.answer(*self.server.responses.find(path))
+        elif path == "/v1/realtime" and self.headers.get("Upgrade") == "websocket":
+            self._session()
         else:
             self._no_such(path)
+
+    def _session(self) -> None:
+        """A websocket that ends after its first event."""
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accepted(self.headers["Sec-WebSocket-Key"]))
+        self.end_headers()
+        self.wfile.write(frame({"type": "session.created", "port": self.server.server_port}))
+        self.close_connection = True
 
     def _no_such(self, path: str) -> None:
         other = path in (*_GET, *self._work_paths)
@@ -248,6 +264,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
         elif path in self._work_paths:
             self._work(path)
+        elif path == PATH:
+            code, made = self.server.responses.create(self._request())
+            self.answer(code, made | {"stand_in": self._arrived()})
+        elif path.startswith(f"{PATH}/"):
+            self.answer(*self.server.responses.find(path))
         elif path in kinds.ADAPTERS and self.server.settings.takes_adapters:
             status, answer = kinds.change_adapters(path, json.loads(self.body), self.server.settings.adapters)
             self.raw(status, answer, "application/json" if status != 200 else "text/plain; charset=utf-8")

@@ -87,7 +87,7 @@ def test_path_arguments_and_body_arrive_unchanged(front_door: FrontDoor) -> None
 @pytest.mark.parametrize(
     ("body", "status", "code", "message"),
     [
-        (b'{"model": "huge"}', 404, "model_not_found", "there are small, big, away."),
+        (b'{"model": "huge"}', 404, "model_not_found", "there are small, big, away, org/Adapter."),
         (b'{"model": "away"}', 503, "no_server", "No server of this model answers"),
         (b'{"model": 1}', 400, "model_missing", "must be a JSON object that names its model"),
         (b"[", 400, "model_missing", "must be a JSON object that names its model"),
@@ -112,7 +112,12 @@ def test_a_body_that_is_too_large_is_refused(front_door: FrontDoor) -> None:
 
 
 def test_lists_the_models(front_door: FrontDoor) -> None:
-    assert [model["id"] for model in front_door.get("/v1/models").json["data"]] == ["small", "big", "away"]
+    assert [model["id"] for model in front_door.get("/v1/models").json["data"]] == [
+        "small",
+        "big",
+        "org/Adapter",
+        "away",
+    ]
 
 
 def test_answers_for_its_own_health(front_door: FrontDoor) -> None:

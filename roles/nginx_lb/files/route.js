@@ -1,31 +1,101 @@
-// Sends a request to the location of the model that its body names. Managed by Ansible, role gpuhosts.vllm.nginx_lb.
+// Finds out which model a request is for, and sends it to the location of that model. Managed by Ansible, role gpuhosts.vllm.nginx_lb.
 
 // nginx.conf maps $model to the location, which is an error message where there is no such model.
 function byModel(r) {
-    const form = (r.headersIn['Content-Type'] || '').startsWith('multipart/form-data');
-    r.variables.model = form ? ofForm(r.requestBuffer) : modelOf(r.requestText);
-    r.internalRedirect(r.variables.model_location);
+    const kind = r.headersIn['Content-Type'] || '';
+    if (/^multipart\/form-data/i.test(kind)) {
+        send(r, ofForm(r.requestBuffer, kind));
+    } else {
+        send(r, fieldsOf(r.requestText).model);
+    }
 }
 
-function modelOf(body) {
+// A websocket has no body: what the client says inside it comes too late.
+function byQuery(r) {
+    send(r, r.args.model);
+}
+
+// A response that goes on from another one needs the engine that keeps that: all are asked, for nobody knows which it is.
+function ofResponse(r) {
+    const fields = fieldsOf(r.requestText);
+    send(r, fields.model, typeof fields.previous_response_id === "string" ? "/chained" : "");
+}
+
+function send(r, model, kind) {
+    r.variables.model = typeof model === "string" ? model : "";
+    const place = r.variables.model_location;
+    r.internalRedirect(place.startsWith("@_") ? place : place + (kind || ""));
+}
+
+// The engines read a text that begins with a byte order mark (RFC 8259, section 8.1), JSON.parse does not.
+function fieldsOf(body) {
+    const text = body && body.charCodeAt(0) === 0xFEFF ? body.slice(1) : body;
     try {
-        const model = JSON.parse(body).model;
-        return typeof model === "string" ? model : "";
+        return JSON.parse(text) || {};
     } catch (e) {
-        return "";
+        return fieldsOfDeep(text || "");
     }
 }
 
-// A recording is sent as a form (RFC 7578), most of which is no text.
-function ofForm(body) {
-    const field = 'name="model"';
-    const place = body ? body.indexOf(field) : -1;
-    if (place < 0) {
-        return "";
+// njs parses 31 levels, and schemas of tools have more. This reads the texts of the first level only, and passes over all else.
+function fieldsOfDeep(text) {
+    const fields = {};
+    let depth = 0;
+    let key = "";
+    let place = 0;
+    for (;;) {
+        const start = text.indexOf('"', place);
+        const between = text.slice(place, start < 0 ? text.length : start).replace(/[^{}\[\],:]+/g, "");
+        for (let i = 0; i < between.length; i++) {
+            const mark = between[i];
+            depth += mark === "{" || mark === "[" ? 1 : mark === "}" || mark === "]" ? -1 : 0;
+        }
+        const end = start < 0 ? -1 : endOfText(text, start + 1);
+        if (end < 0) {
+            return start < 0 && depth === 0 ? fields : {};
+        }
+        if (depth === 1) {
+            const value = JSON.parse(text.slice(start, end + 1));
+            if (between === ":") {
+                fields[key] = value;
+            }
+            key = between === ":" ? "" : value;
+        }
+        place = end + 1;
     }
-    const text = body.slice(place + field.length, place + field.length + 512).toString();
-    const value = /^[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n--/.exec(text);
-    return value ? value[1] : "";
 }
 
-export default { byModel };
+// Where the quote is that ends a text: an even number of backslashes stands before it.
+function endOfText(text, start) {
+    for (let end = text.indexOf('"', start); end >= 0; end = text.indexOf('"', end + 1)) {
+        let first = end;
+        while (text[first - 1] === "\\") {
+            first--;
+        }
+        if ((end - first) % 2 === 0) {
+            return end;
+        }
+    }
+    return -1;
+}
+
+// A recording is sent as a form (RFC 7578), most of which is no text. Only the head of a part names it, not what stands in another.
+function ofForm(body, kind) {
+    const named = /;\s*boundary=(?:"([^"]+)"|([^\s;]+))/i.exec(kind);
+    if (!named || !body) {
+        return "";
+    }
+    const edge = "--" + (named[1] || named[2]);
+    for (let part = body.indexOf(edge); part >= 0; part = body.indexOf(edge, part + edge.length)) {
+        const head = body.indexOf("\r\n\r\n", part + edge.length);
+        const length = head - part - edge.length;
+        if (head >= 0 && length < 4096
+            && /^content-disposition:[^\r\n]*;\s*name=("?)model\1\s*(?:;|$)/im.test(body.slice(part + edge.length, head).toString())) {
+            const end = body.indexOf("\r\n" + edge, head + 4);
+            return end < 0 ? "" : body.slice(head + 4, Math.min(end, head + 516)).toString();
+        }
+    }
+    return "";
+}
+
+export default { byModel, byQuery, ofResponse };

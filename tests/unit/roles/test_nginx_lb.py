@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/nginx_lb"
 NEWER = {"nginx_lb_version": "1.31.1"}
@@ -25,7 +25,7 @@ def templar(distribution: str, release: str, **wishes: Any) -> Templar:
     return Templar(loader, variables=variables | wishes)
 
 
-def refusals(distribution: str, release: str, **wishes: str) -> list[str]:
+def refusals(distribution: str, release: str, **wishes: Any) -> list[str]:
     """Messages of the preflight."""
     first, *_ = DataLoader().load_from_file(str(ROLE / "tasks/preflight.yml"), trusted_as_template=True)
     demands = templar(distribution, release, **first["vars"] | wishes).template(first["vars"]["demands"])
@@ -105,3 +105,77 @@ def test_a_version_with_known_holes_is_refused_until_it_is_that_one_or_a_later_o
 def test_a_system_without_a_row_is_told_those_that_have_one() -> None:
     (said,) = refusals("Ubuntu", "24.10")
     assert said.startswith("lb1 runs Ubuntu 24.10; the role nginx_lb is made for Debian 12, Debian 13, Ubuntu 22.04, ")
+
+
+def model(name: str, *ports: int, **more: Any) -> dict[str, Any]:
+    servers = [{"id": f"{name}-{port}", "address": "192.0.2.1", "port": port} for port in ports]
+    return {"name": name, "servers": servers, **more}
+
+
+def configuration(*models: dict[str, Any], **wishes: Any) -> str:
+    """nginx.conf on Debian 12."""
+    wishes |= {"nginx_lb_models": list(models), "path": str(ROLE / "templates/nginx.conf.j2")}
+    template = trust_as_template("{{ lookup('ansible.builtin.template', path) }}")
+    return str(templar("Debian", "12.13", **wishes).template(template))
+
+
+def location(text: str, name: str) -> str:
+    """What stands between the braces of a location without blocks of its own."""
+    return text.partition(f" location {name} {{\n")[2].partition("}")[0]
+
+
+def test_one_model_costs_no_script_but_for_a_response_that_may_go_on_from_another_one() -> None:
+    text = configuration(model("small", 8000))
+
+    assert "proxy_pass http://small;" in location(text, "/v1/")
+    assert text.count("js_content") == location(text, "= /v1/responses").count("js_content") == 1
+    assert "client_body_buffer_size 256k;" in text
+
+
+def test_every_name_of_a_model_leads_to_its_servers() -> None:
+    text = configuration(model("default", 8000, adapters=["org/Adapter"]), model("tiny", 8001), model("away"))
+
+    routes = text.partition("map $model $model_location {")[2].partition("}")[0]
+    assert '"\\\\default" @default;' in routes
+    assert '"\\\\org/Adapter" @default;' in routes
+    assert '"\\\\tiny" @tiny;' in routes
+    assert "return 503;" in location(text, "@away")
+    assert "192.0.2.1:8001" in text.partition("upstream _every_server {")[2].partition("}")[0]
+
+
+def test_no_page_is_allowed_by_default_and_no_path_outside_of_v1() -> None:
+    text = configuration(model("small", 8000), model("big", 8001))
+    assert "add_header Access-Control" not in text
+    assert "location = /rerank" not in text
+
+    text = configuration(model("small", 8000), model("big", 8001), nginx_lb_open_paths=["/rerank"])
+    assert location(text, "= /rerank") == location(text, "/v1/")
+    assert "Only the API below /v1/, /rerank is served here." in text
+
+
+def test_every_page_may_ask_where_that_is_wanted() -> None:
+    text = configuration(model("small", 8000), nginx_lb_cors_origins=["*"])
+    assert "default *;" in text.partition("map $http_origin $cors_origin {")[2].partition("}")[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["https://a.org/", "a.org", 'https://a"; b', "*", "https://a.org/path", "ftp://a.org"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(wrong: str) -> None:
+    (said,) = refusals("Debian", "12.13", nginx_lb_cors_origins=["https://b.org", wrong])
+    assert said.startswith("nginx_lb_cors_origins: an origin is a scheme and a host")
+
+    for right in ("https://chat.example.org", "http://localhost:3000", "https://[2001:db8::1]:8443"):
+        assert refusals("Debian", "12.13", nginx_lb_cors_origins=[right]) == []
+    assert refusals("Debian", "12.13", nginx_lb_cors_origins=["*"]) == []
+
+
+@pytest.mark.parametrize("wrong", ["a b", "a;", "-a", 'a"', "$a", "a\\b"])
+def test_the_name_of_an_adapter_that_would_break_the_configuration_is_refused(wrong: str) -> None:
+    (said,) = refusals("Debian", "12.13", nginx_lb_models=[model("small", 8000, adapters=["org/A:1", wrong])])
+    assert said.startswith("nginx_lb_models: the name of an adapter consists of letters, digits and ._:@/+-")
+    assert said.endswith(f"there is {wrong}. Name it so in lora of its model.")
+
+    assert (
+        refusals("Debian", "12.13", nginx_lb_models=[model("small", 8000, adapters=["org/A:1", "a.b_c@d+e-f"])]) == []
+    )
