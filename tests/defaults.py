@@ -31,6 +31,8 @@ FACTS = {
 }
 # Preflights that look at nothing but facts and the controller.
 PREFLIGHTS = ("alertmanager", "exporters", "nginx_lb", "prometheus", "vllm")
+# What has no default that a preflight could accept: whether everybody may ask.
+SAID = {"nginx_lb": {"nginx_lb_open": True}}
 
 _NEWEST_PYTHON = "3.13"  # of the lab's image of Debian 13, for what needs more than the Python here
 
@@ -126,7 +128,7 @@ def evaluate(core: Core, collections: Path) -> Values:
         (roles / role / "tasks/evaluate_defaults.yml").write_text(yaml.safe_dump([copy]))
         entries = [*(["preflight"] if role in PREFLIGHTS else []), "evaluate_defaults"]
         includes = [{"name": f"gpuhosts.vllm.{role}", "tasks_from": entry} for entry in entries]
-        tasks += [{"ansible.builtin.include_role": include} for include in includes]
+        tasks += [{"ansible.builtin.include_role": include, "vars": SAID.get(role, {})} for include in includes]
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
     book = collections / "evaluate.yml"
     book.write_text(yaml.safe_dump([play]))

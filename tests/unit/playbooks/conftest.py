@@ -39,7 +39,7 @@ def inventory(tmp_path: Path) -> dict[str, Any]:
     gpu1, gpu2, lb1, mon1 = (LOCAL | {"fleet_address": f"192.0.2.{number}"} for number in (1, 2, 3, 4))
     return {
         "gpu_hosts": {"hosts": {"gpu1": gpu1, "gpu2": gpu2}, "vars": {"vllm_models": [model]}},
-        "load_balancers": {"hosts": {"lb1": lb1}},
+        "load_balancers": {"hosts": {"lb1": lb1}, "vars": {"nginx_lb_open": True}},
         "monitoring": {"hosts": {"mon1": mon1}},
     }
 

@@ -26,7 +26,8 @@ def templar(distribution: str, release: str, **wishes: Any) -> Templar:
 
 
 def refusals(distribution: str, release: str, **wishes: Any) -> list[str]:
-    """Messages of the preflight."""
+    """Messages of the preflight, on a front door that is open to all unless said otherwise."""
+    wishes = {"nginx_lb_open": True} | wishes
     first, *_ = DataLoader().load_from_file(str(ROLE / "tasks/preflight.yml"), trusted_as_template=True)
     demands = templar(distribution, release, **first["vars"] | wishes).template(first["vars"]["demands"])
     return [demand["message"] for demand in demands if not demand["met"]]
@@ -179,3 +180,39 @@ def test_the_name_of_an_adapter_that_would_break_the_configuration_is_refused(wr
     assert (
         refusals("Debian", "12.13", nginx_lb_models=[model("small", 8000, adapters=["org/A:1", "a.b_c@d+e-f"])]) == []
     )
+
+
+KEY = "0123456789abcdef01234567"
+KEYS = [{"name": "team", "keys": [KEY]}]
+
+
+def test_a_front_door_is_closed_until_there_is_a_key_or_somebody_says_otherwise() -> None:
+    closed: dict[str, Any] = {"nginx_lb_open": False}
+    (said,) = refusals("Debian", "12.13", **closed)
+    assert said == (
+        "Whoever reaches the front door of lb1 could use every model: it has no key. Set vllm_api_key or nginx_lb_keys "
+        "(docs/front-door-keys.md), or nginx_lb_open to true if that is meant."
+    )
+    assert (ROLE.parents[1] / "docs/front-door-keys.md").is_file()
+
+    assert refusals("Debian", "12.13", **closed, vllm_api_key=KEY) == []
+    assert refusals("Debian", "12.13", **closed, vllm_api_key=KEY + "0", nginx_lb_keys=KEYS) == []
+    assert refusals("Debian", "12.13", nginx_lb_open=True) == []
+    assert refusals("Debian", "12.13", **closed, nginx_lb_listen=["127.0.0.2:80", "[::1]:80"]) == [], "it asks itself"
+    assert len(refusals("Debian", "12.13", **closed, nginx_lb_listen=["127.0.0.2:80", "10.0.0.1:80"])) == 1
+
+
+def test_keys_are_refused_where_engines_have_none_or_everybody_may_come() -> None:
+    (said,) = refusals("Debian", "12.13", nginx_lb_open=False, nginx_lb_keys=KEYS)
+    assert said.startswith("lb1 has nginx_lb_keys, and the engines have none")
+
+    (said,) = refusals("Debian", "12.13", nginx_lb_keys=KEYS, vllm_api_key=KEY + "0")
+    assert said.startswith("nginx_lb_open lets everybody in to lb1, and nginx_lb_keys only those who have one.")
+
+
+def test_a_key_is_never_told() -> None:
+    wrong = {"nginx_lb_open": False, "nginx_lb_keys": [*KEYS, *KEYS, {"name": "short", "keys": ["swordfish"]}]}
+    said = " ".join(refusals("Debian", "12.13", **wrong, vllm_api_key=KEY))
+    assert "short has a value that is no token" in said
+    assert KEY not in said
+    assert "swordfish" not in said
