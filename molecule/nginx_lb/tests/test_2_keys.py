@@ -124,7 +124,7 @@ def test_a_model_that_a_key_may_not_use_is_not_there(front_door: FrontDoor) -> N
 
 
 def test_a_key_is_shown_its_models(front_door: FrontDoor) -> None:
-    for name, models in (("all", ["small", "big", "away"]), ("some", ["small"])):
+    for name, models in (("all", ["small", "big", "org/Adapter", "away"]), ("some", ["small"])):
         listed = front_door.request("GET", "/v1/models", headers=bearer(name)).json["data"]
         assert [model["id"] for model in listed] == models
     assert front_door.post(model="small", headers=bearer("some")).status == 200
