@@ -12,6 +12,7 @@ _HERE = {"job": "node", "host": "lb1", "instance": "10.0.0.9:9100"}
 _OF_M = {"model": "m"}
 _UP1, _UP2 = (f'up{{job="vllm",model="m",instance_id="m-{n}",instance="10.0.0.{n}:8000"}}' for n in (1, 2))
 _CERTIFICATE = f'gpuhosts_certificate_expiry_timestamp_seconds{{{_LB},path="/etc/ssl/door.pem"}}'
+_IN1, _IN2 = (f'gpuhosts_server_in_service{{{_LB},model="m",server="10.0.0.{n}:8000"}}' for n in (1, 2))
 _DRAINED = f'gpuhosts_server_drained_since_timestamp_seconds{{{_LB},server="10.0.0.1:8000",reason="operator"}}'
 
 
@@ -89,6 +90,13 @@ CASES = (
         {_UP1: "0", _UP2: "1"},
         _OF_M,
         quiet={_UP1: "1"},
+    ),
+    Case(
+        "FrontDoorServersDown",
+        20,
+        {_IN1: "0", _IN2: "1"},
+        _OF_M,
+        quiet={_IN1: "1"},
     ),
     Case(  # no server at all is said by another alert
         "FrontDoorServersDown",

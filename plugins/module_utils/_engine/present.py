@@ -57,7 +57,7 @@ QUERIES = {
 _SERVER = re.compile(
     r"^\s*(?:upstream (?P<model>\S+) \{"
     r"|server (?P<address>[^\s;{]+:\d+)\b[^;#\n]*?(?P<down> down)?;"
-    r"(?: # (?P<id>\S+))?(?P<maintenance> \(maintenance\))?)",
+    r"(?: # (?P<id>\S+))?(?P<reason> \((?:maintenance|health)\))?)",
     re.MULTILINE,
 )
 _CONNECTIONS = re.compile(r"Active connections: (\d+)")
@@ -124,12 +124,13 @@ def read_front_door(root: Path, status_url: str, problems: list[str]) -> Record:
 
 
 def servers(configuration: str) -> Iterator[Record]:
-    """As the role nginx_lb writes and marks them (templates/nginx.conf.j2, tasks/drain.yml)."""
+    """As the role nginx_lb writes them (templates/nginx.conf.j2) and marks them (front_door_state.py)."""
     model = ""
     for match in _SERVER.finditer(configuration):
         model = match["model"] or model
         if match["address"]:
-            by = ("maintenance" if match["maintenance"] else "operator") if match["down"] else None
+            reason = (match["reason"] or "").strip(" ()") or "operator"
+            by = reason if match["down"] and reason != "health" else None
             yield {"address": match["address"], "id": match["id"], "model": model, "drained": by}
 
 

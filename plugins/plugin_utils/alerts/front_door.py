@@ -65,9 +65,11 @@ FRONT_DOOR = Area(
         Alert(
             "FrontDoorServersDown", "ticket", "5m",
             '1 - avg by (model) (up{job="vllm"}) >= <servers_down_ratio> and on (model) sum by (model)'
-            ' (up{job="vllm"}) > 0',
+            ' (up{job="vllm"}) > 0 or 1 - avg by (model) (gpuhosts_server_in_service) >= <servers_down_ratio>'
+            " and on (model) sum by (model) (gpuhosts_server_in_service) > 0",
             "Few servers are left of {{ $labels.model }}",
-            "{{ $value | humanizePercentage }} of the servers of {{ $labels.model }} are down.",
+            "{{ $value | humanizePercentage }} of the servers of {{ $labels.model }} are down, or do not answer the"
+            " front door.",
         ),
         Alert(
             "FrontDoorDrainedTooLong", "ticket", "5m",

@@ -154,3 +154,20 @@ def test_status_reads_the_same_of_a_front_door() -> None:
     drained = {server["address"]: server["drained"] for server in present.servers(CONF) if server["drained"]}
     assert drained == metrics_host.servers(CONF)
     assert len(drained) == 2
+
+
+def test_servers_in_service_by_model_without_those_that_are_drained(tmp_path: Path) -> None:
+    path = tmp_path / "nginx.conf"
+    path.write_text(
+        "upstream a {\n    server 10.0.0.1:8000; # a-1\n    server 10.0.0.2:8000 down; # a-2 (health)\n}\n"
+        "upstream b {\n    server 10.0.0.3:8000 down; # b-1\n    server 10.0.0.4:8000 down; # b-2 (maintenance)\n}\n",
+        encoding="utf-8",
+    )
+    metrics = Metrics()
+    metrics_host.servers_in_service(metrics, path)
+    metrics_host.drained_servers(metrics, path, {})
+    assert told(metrics, "gpuhosts_server_in_service") == {("a", "10.0.0.1:8000"): 1, ("a", "10.0.0.2:8000"): 0}
+    text = path.read_text()
+    drained = {server["address"]: server["drained"] for server in present.servers(text) if server["drained"]}
+    assert drained == metrics_host.servers(text)
+    assert drained == {"10.0.0.3:8000": "operator", "10.0.0.4:8000": "maintenance"}

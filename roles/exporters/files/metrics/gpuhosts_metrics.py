@@ -110,6 +110,7 @@ def front_door(settings: Mapping[str, Any], memory: Path) -> Part:
             known.setdefault("drained", {})
         log[0].run(metrics)
         metrics_host.drained_servers(metrics, Path(settings["front_door_configuration"]), known["drained"])
+        metrics_host.servers_in_service(metrics, Path(settings["front_door_configuration"]))
         text = json.dumps({"log": log[0].stored(), "drained": known["drained"]})
         new = memory.with_suffix(".new")
         new.write_text(text, encoding="utf-8")

@@ -16,13 +16,15 @@ from typing import Any
 
 from metrics_text import Metrics, samples
 
-__all__ = ["drained_servers", "engines", "expiries", "host", "kernel_waits", "servers"]
+__all__ = ["drained_servers", "engines", "expiries", "host", "kernel_waits", "servers", "servers_in_service"]
 
 _ASKED = 10.0  # seconds for an engine's metrics
 _MOST = 1 << 24  # bytes of them that are read
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a service of this host needs no proxy
 _SERVER = re.compile(
-    r"^\s*server (?P<address>\S+) [^;#]*?(?P<down>down)?;(?: # (?P<id>\S+))?(?P<reason> \(maintenance\))?", re.MULTILINE
+    r"^\s*(?:upstream (?P<model>\S+) \{|server (?P<address>[^\s;{]+:\d+)\b[^;#\n]*?(?P<down> down)?;"
+    r"(?: # (?P<id>\S+))?(?P<reason> \((?:maintenance|health)\))?)",
+    re.MULTILINE,
 )
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _UTC_TIME, _GENERALIZED_TIME, _SEQUENCE, _VERSION_TAG = 0x17, 0x18, 0x30, 0xA0
@@ -146,11 +148,24 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
 
 def servers(configuration: str) -> dict[str, str]:
     """Who has drained which server, by its address: ``operator`` or ``maintenance``."""
-    return {
-        match["address"]: "maintenance" if match["reason"] else "operator"
-        for match in _SERVER.finditer(configuration)
-        if match["down"]
-    }
+    by = {match["address"]: _reason(match) for match in _SERVER.finditer(configuration)}
+    return {address: reason for address, reason in by.items() if reason not in ("", "health")}
+
+
+def _reason(match: re.Match[str]) -> str:
+    """Why a server gets nothing, or ""."""
+    return (match["reason"] or "").strip(" ()") or "operator" if match["down"] else ""
+
+
+def servers_in_service(metrics: Metrics, configuration: Path) -> None:
+    """Whether servers answer the front door's questions for their health, by model. None that is drained."""
+    about = "Whether the front door sends a server requests, 0 where it does not answer; none of one that is drained."
+    model = ""
+    for match in _SERVER.finditer(configuration.read_text(encoding="utf-8")):
+        model = match["model"] or model
+        if match["address"] and _reason(match) in ("", "health"):
+            labels = {"model": model, "server": match["address"]}
+            metrics.gauge("gpuhosts_server_in_service", about, float(not match["down"]), labels)
 
 
 def drained_servers(metrics: Metrics, configuration: Path, since: dict[str, float]) -> None:
