@@ -174,6 +174,23 @@ options:
       - The name of this host in the plan. With it every instance is asked once, as M(gpuhosts.vllm.engine_ready) asks,
         where there is nothing to do, which would take a task of its own.
     type: str
+  good:
+    description: What M(gpuhosts.vllm.engine_good) has kept, to tell whether it is what there is now.
+    type: dict
+    suboptions:
+      file:
+        description: Where it is kept.
+        type: path
+        required: true
+      paths:
+        description: What instances are started from, as patterns of the shell.
+        type: list
+        elements: path
+        required: true
+      mark:
+        description: Local fact of a host that has gone back to it.
+        type: path
+        required: true
   only_prepared:
     description: Whether to do nothing, and return nothing to do, where the host is not RV(prepared).
     type: bool
@@ -249,6 +266,19 @@ answers:
   returned: success
   type: list
   elements: dict
+kept:
+  description: Whether there is something to go back to.
+  returned: success
+  type: bool
+good:
+  description: Whether there is nothing to do, and what there is was kept and not gone back to since.
+  returned: success
+  type: bool
+start_seconds:
+  description: What each instance took to start when it was last started by a playbook, by C(id).
+  returned: success
+  type: dict
+  sample: {llama-3.3-70b-1: 93.4}
 disturbed:
   description: Instances that run and have to stop, because they are to restart or not wanted any more.
   returned: success
@@ -263,6 +293,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.answer import answers_at_once
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.arguments import SPEC
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import (
     Unit,
     units_from_properties,
@@ -276,12 +307,12 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.files import
     wanted_files,
     without_use,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.good import is_good, read
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.network import openings
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.refusals import refuse
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.start import ARGUMENTS as ARGUMENTS_OF_CONTAINERS
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.start import in_container, runtime_of
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import AccessError, FleetError
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import ARGUMENTS, addresses_of, look
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import has_image
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
     diff_of,
@@ -294,39 +325,6 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import t
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.systemd import refusal
 
-TIMES: dict[str, dict[str, Any]] = {
-    "shutdown": {"type": "int", "default": 60},
-    "dead": {"type": "int", "default": 20},
-    "hang": {"type": "int", "default": 90},
-    "start": {"type": "int", "default": 1800},
-}
-SPEC: dict[str, dict[str, Any]] = {
-    "instances": {"type": "list", "elements": "dict", "required": True},
-    "unmet": {"type": "list", "elements": "str"},
-    "environment": {"type": "dict", "default": {}},
-    "secrets": {"type": "dict", "default": {}, "no_log": True},
-    "secrets_file": {"type": "path", "required": True, "no_log": False},
-    "directory": {"type": "path", "required": True},
-    "runtime_directory": {"type": "path", "default": "/run/vllm"},
-    "fact_file": {"type": "path", "required": True},
-    "user": {"type": "str", "required": True},
-    "group": {"type": "str", "required": True},
-    "home": {"type": "path", "required": True},
-    "shell": {"type": "path", "default": "/usr/sbin/nologin"},
-    "header": {"type": "str", "default": ""},
-    "programs": {"type": "dict", "default": {}},
-    "times": {"type": "dict", "apply_defaults": True, "options": TIMES},
-    "unit_file": {"type": "path", "required": True},
-    "unit": {"type": "str", "required": True},
-    "needrestart_file": {"type": "path"},
-    "link": {"type": "path", "required": True},
-    "release": {"type": "path", "required": True},
-    "check": {"type": "list", "elements": "str", "required": True},
-    "containers": {"type": "dict", "options": ARGUMENTS_OF_CONTAINERS},
-    "host": {"type": "str"},
-    "only_prepared": {"type": "bool", "default": False},
-    "access": {"type": "dict", "options": ARGUMENTS},
-}
 ROOT = Path("/")
 
 
@@ -417,7 +415,8 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     prepared = is_prepared(given)
     if given["only_prepared"] and not prepared:
         lists: tuple[str, ...] = ("files", "access", "restart", "start", "remove", "disturbed", "answers")
-        return {"changed": False, "prepared": False, "differs": False, **{name: [] for name in lists}}
+        nothing = dict.fromkeys(("changed", "prepared", "differs", "kept", "good"), False)
+        return {**nothing, **{name: [] for name in lists}, "start_seconds": {}}
 
     directories = [place for place in wanted_directories(given) if place.differs()]
     refuse(given, ROOT)
@@ -470,6 +469,7 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
     written = [place.path for place in (*directories, *rewritten, *disowned)]
     changed = bool(written or switching or removed or access.says)
     settled = not (changed or work.restart or work.start or work.remove)
+    kept = read(Path(given["good"]["file"])) if given["good"] else None
     return {
         "changed": changed,
         "prepared": prepared,
@@ -481,6 +481,9 @@ def configure(module: AnsibleModule) -> dict[str, Any]:
         "remove": work.remove,
         "disturbed": work.disturbed,
         "answers": answers_at_once(partial(printed, module), given) if given["host"] and settled else [],
+        "kept": bool(kept),
+        "good": settled and is_good(kept, given),
+        "start_seconds": (kept or {}).get("seconds", {}),
         "diff": diff,
     }
 

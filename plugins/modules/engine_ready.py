@@ -32,6 +32,12 @@ options:
   keeper_metrics:
     description: File of the keeper of the node, which it writes anew whenever its state changes.
     type: path
+  secrets_file:
+    description:
+      - Secrets that the instance was started with, as M(gpuhosts.vllm.engine_config) writes them. Its API key is sent
+        instead of O(api_key).
+    type: path
+    version_added: 0.2.0
   timeout:
     description: Seconds that all stages together may take.
     type: int
@@ -112,6 +118,9 @@ journal_command:
 """
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.adapters import reconcile
@@ -120,6 +129,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.answer impor
     answer_of,
     look_at_unit,
 )
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import variables_of_file
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.evidence import Evidence, evidence_of, read_journal
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.openai import QUESTION, OpenAiClient
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import ApiError, NotReadyError
@@ -139,6 +149,13 @@ def failure(unit: str, error: NotReadyError, found: Evidence | None) -> dict[str
     return {"msg": "\n".join(lines), "stage": error.stage, "journal": list(found.lines), "journal_command": command}
 
 
+def key_of(given: Mapping[str, Any]) -> str:
+    """The API key that the instance asks for."""
+    if not given["secrets_file"]:
+        return str(given["api_key"])
+    return variables_of_file(Path(given["secrets_file"]).read_text(encoding="utf-8")).get("VLLM_API_KEY", "")
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -146,6 +163,7 @@ def main() -> None:
             "unit": {"type": "str", "required": True},
             "url": {"type": "str"},
             "keeper_metrics": {"type": "path"},
+            "secrets_file": {"type": "path", "no_log": False},
             **QUESTION,
             "timeout": {"type": "int", "default": 900},
             "adapters": {"type": "list", "elements": "dict"},
@@ -165,7 +183,7 @@ def main() -> None:
     adapters: list[str] = []
     try:
         seconds = min(REQUEST_SECONDS, given["timeout"])
-        client = OpenAiClient(given["url"], given["api_key"], seconds) if given["url"] else None
+        client = OpenAiClient(given["url"], key_of(given), seconds) if given["url"] else None
         answer = answer_of(run, client, given, given["timeout"])
         if client and given["adapters"] is not None:
             adapters = reconcile(client, given["adapters"])

@@ -88,6 +88,13 @@ CASES = (
         quiet={_series("gpuhosts_last_converged_timestamp_seconds"): "0"},
     ),
     Case(
+        "HostRolledBack",
+        3,
+        {_series("gpuhosts_rolled_back_timestamp_seconds"): "1790000000"},
+        _NODE,
+        quiet={_series("gpuhosts_rolled_back_timestamp_seconds"): "stale"},
+    ),
+    Case(
         "HostCollectorStale",
         30,
         {_series("gpuhosts_metrics_last_run_timestamp_seconds", part="gpu"): "0"},

@@ -5,6 +5,7 @@ of vLLM; tests/stand_in/contract.py says what that means, and runs against both.
 
 - environment variables, for a whole engine: STAND_IN_START_SECONDS (until it listens), STAND_IN_START_FAULT=oom (of
   that it dies while it loads), STAND_IN_TOKEN_SECONDS (between two tokens), STAND_IN_KV_TOKENS (what it says to have);
+- STAND_IN_FAULT=NAME in its environment: a fault from its start on, NAME is one of server.FAULTS;
 - POST /stand_in/fault {"fault": NAME}, from then on; NAME is one of server.FAULTS, or empty for none;
 - a field ``stand_in`` in a request, which vLLM would pass over: {"token_seconds": 0.3, "busy": [PORT, ...]}. The server
   listening on one of these ports answers 503, as with a full queue; the others tell in the answer's field ``stand_in``

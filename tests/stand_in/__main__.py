@@ -70,6 +70,7 @@ def serve(options: argparse.Namespace) -> int:
         return 0
     nodes = meet(options)
     engine = Engine(settings(options), (options.host or "", options.port or 8000), nodes)
+    engine.fault = os.environ.get("STAND_IN_FAULT", "")
     nodes.watch(engine.die)
     signal.signal(signal.SIGTERM, lambda *_: engine.stop())
     signal.signal(signal.SIGINT, lambda *_: engine.stop())

@@ -19,6 +19,7 @@ __all__ = [
     "local_fact",
     "options_file",
     "units_from_properties",
+    "variables_of_file",
     "work_to_do",
 ]
 
@@ -39,6 +40,12 @@ def environment_file(variables: Mapping[str, Any], header: str) -> str:
     """The file of systemd's ``EnvironmentFile``, by name."""
     quoted = {name: str(value).replace("\\", "\\\\").replace('"', '\\"') for name, value in variables.items()}
     return header + "".join(f'{name}="{quoted[name]}"\n' for name in sorted(quoted))
+
+
+def variables_of_file(text: str) -> dict[str, str]:
+    """What :func:`environment_file` has written."""
+    found = re.findall(r'(?m)^(\w+)="((?:[^"\\]|\\.)*)"$', text)
+    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in found}
 
 
 def local_fact(instances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

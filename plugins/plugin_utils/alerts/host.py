@@ -76,6 +76,13 @@ HOST = Area(
             'The last run on {{ $labels.host }} was {{ $value | printf "%.0f" }} days ago.',
         ),
         Alert(
+            "HostRolledBack", "ticket", "1m",
+            "gpuhosts_rolled_back_timestamp_seconds > 0",
+            "An update of {{ $labels.host }} has failed and was rolled back",
+            "The engines of {{ $labels.host }} serve what they served before the last update, and the roll-out stopped"
+            " there.",
+        ),
+        Alert(
             "HostCollectorStale", "ticket", "5m",
             "time() - gpuhosts_metrics_last_run_timestamp_seconds > 600 or node_textfile_scrape_error == 1",
             "What {{ $labels.host }} tells of itself is old",

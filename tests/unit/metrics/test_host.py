@@ -108,6 +108,17 @@ def test_the_room_for_models_and_the_last_run(tmp_path: Path) -> None:
     assert told(metrics, "gpuhosts_last_converged_timestamp_seconds") == {(): 7}
 
 
+@pytest.mark.parametrize(("said", "since"), [('{"since": 7}', {(): 7}), ("{", {(): 1}), (None, {})])
+def test_an_update_that_was_rolled_back(tmp_path: Path, said: str | None, since: dict[tuple[str, ...], float]) -> None:
+    mark = tmp_path / "etc/ansible/facts.d/gpuhosts_rollback.fact"
+    mark.parent.mkdir(parents=True)
+    if said is not None:
+        mark.write_text(said)
+    metrics = Metrics()
+    metrics_host.host(metrics, SETTINGS, tmp_path)
+    assert told(metrics, "gpuhosts_rolled_back_timestamp_seconds") == since
+
+
 @pytest.mark.parametrize("days", [1, 36500])  # UTCTime; GeneralizedTime, from 2050 on
 def test_when_a_certificate_expires(tmp_path: Path, days: int) -> None:
     subprocess.run(

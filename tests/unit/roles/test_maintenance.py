@@ -33,6 +33,7 @@ def test_the_reason_is_in_the_message(tmp_path: Path, task: dict[str, Any], told
         "hosts": "localhost",
         "gather_facts": False,
         "vars_files": [str(ROLE / "vars/main.yml")],
+        "vars": {"maintenance_work": "driver_upgrade"},
         "tasks": [rescued | {"block": [task]}],
     }
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import os
 import re
 import time
@@ -82,10 +83,23 @@ def host(metrics: Metrics, settings: Mapping[str, Any], root: Path) -> None:
         about = "When the first certificate of a file expires, in seconds since 1970; 0: it cannot be read."
         labels = {"path": path}
         metrics.gauge("gpuhosts_certificate_expiry_timestamp_seconds", about, _expiry(root / path.lstrip("/")), labels)
+    since = _rolled_back(root / "etc/ansible/facts.d/gpuhosts_rollback.fact")
+    about = "When an update of the engines failed and was rolled back, in seconds since 1970; until one comes through."
+    metrics.gauge("gpuhosts_rolled_back_timestamp_seconds", about, since)
     stamp = root / settings["converged"].lstrip("/")
     if stamp.exists():
         about = "When a run of the playbooks last found this host as it shall be, or made it so, in seconds since 1970."
         metrics.gauge("gpuhosts_last_converged_timestamp_seconds", about, stamp.stat().st_mtime)
+
+
+def _rolled_back(mark: Path) -> float | None:
+    """When; None: no update has failed. A mark that cannot be read still is one."""
+    try:
+        return float(json.loads(mark.read_text(encoding="utf-8"))["since"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1.0
 
 
 def kernel_waits(images: Sequence[str], running: str) -> bool:

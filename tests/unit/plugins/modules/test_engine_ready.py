@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine import answer, ready
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.configuration import environment_file
 from ansible_collections.gpuhosts.vllm.plugins.modules import engine_ready
 
 from tests.unit.plugins.conftest import RunModule
@@ -55,6 +56,17 @@ def test_it_tells_what_the_engine_resolved(run_module: RunModule, engine: Engine
     assert (result["changed"], result["stage"]) == (False, "answer")
     assert (result["effective"]["num_gpu_blocks"], result["effective"]["max_model_len"]) == (256, 512)
     assert engine.requests[0]["prompt"] == "Say hello."
+
+
+def test_it_asks_with_the_key_that_the_engine_was_started_with(
+    run_module: RunModule, engine: Engine, tmp_path: Path
+) -> None:
+    engine.key = 's3"cr\\et'
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text(environment_file({"HF_TOKEN": "other", "VLLM_API_KEY": engine.key}, "# ours\n"))
+    asked = {"unit": UNIT, "url": engine.url, "model": "tiny", "api_key": "the new one"}
+    assert run_module(engine_ready, **asked, secrets_file=str(secrets))["stage"] == "answer"
+    assert run_module(engine_ready, **asked)["failed"]
 
 
 def test_it_loads_the_adapters_that_are_wanted(run_module: RunModule, engine: Engine, tmp_path: Path) -> None:
