@@ -314,13 +314,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._engine.start import
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import AccessError, FleetError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import addresses_of, look
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.docker import has_image
-from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import (
-    diff_of,
-    gid,
-    newest,
-    switch,
-    unchecked,
-)
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.places import diff_of, gid, newest, switch, unchecked
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.steps import take
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.system import answer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.systemd import refusal
