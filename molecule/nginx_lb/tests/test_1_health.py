@@ -78,7 +78,7 @@ def outage(front_door: FrontDoor, fault: str) -> tuple[float, float, float]:
     begin, end = FAULTS[fault]
     # It then remembers no fault before this one.
     front_door.host.check_output("systemctl restart gpuhosts-front-door-health")
-    clients = Clients(front_door)
+    clients, ended = Clients(front_door), 0.0
     try:
         time.sleep(0.5)
         began = time.time()
@@ -90,6 +90,8 @@ def outage(front_door: FrontDoor, fault: str) -> tuple[float, float, float]:
         front_door.host.check_output(end)
         until(lambda: any(asked > ended and port == 9003 for asked, _, _, port in clients.answers), 10)
     finally:
+        if not ended:
+            front_door.host.check_output(end)
         clients.finish()
     assert {status for _, _, status, _ in clients.answers} == {200}, clients.answers
     back = min(asked for asked, _, _, port in clients.answers if asked > ended and port == 9003) - ended
