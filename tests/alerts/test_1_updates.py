@@ -74,7 +74,7 @@ def environment(host: str) -> str:
 
 
 def drained() -> str:
-    return fleet.shell(FRONT_DOOR, "grep ' down;' /etc/nginx/nginx.conf || true")
+    return fleet.shell(FRONT_DOOR, "grep 'server .* down;' /etc/nginx/nginx.conf || true")
 
 
 def assert_well(seen: Load, *variables: str) -> None:
@@ -138,39 +138,41 @@ POINTS = (
     "Begin | Install the release",
     "Serve | What has to stop",
     "Enter | Notice that work",
-    "Drain | Mark the servers",
-    "Drain | Reload NGINX",
+    "Drain | Say it of the servers",
     "Enter | Wait for the requests",
     "Stop | The instances",
     "Configure | What the instances",
     "Start | The instances",
     "Ready | Wait until",
+    "Keep | What the instances",
 )
 
 
-def kill_at(point: str, **env: str) -> bool:
-    """Run the update until it begins this task or play, and kill the controller with all of its processes."""
+@contextlib.contextmanager
+def until(point: str, **env: str) -> Iterator[subprocess.Popen[str] | None]:
+    """A controller that runs the update and has begun this task or play; None: it has come to its end without."""
     variables = json.dumps(stand_in.VARIABLES | {"vllm_models": fleet.models(**env)})
     command = ["ansible-playbook", "-i", fleet.INVENTORY, *UPDATE, "-e", SOON, "-e", variables]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    out = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **out) as process:
         assert process.stdout
         waves = False
         for line in process.stdout:
             print(line, end="", flush=True)
             waves = waves or "What has to stop, wave by wave" in line
             if point in line and (waves or not point.startswith(("Drain", "Configure"))):
-                os.killpg(process.pid, signal.SIGKILL)
-                return True
-    return False
+                yield process
+                return
+        yield None
+
+
+def kill_at(point: str, **env: str) -> bool:
+    """Run the update until it begins this task or play, and kill the controller with all of its processes."""
+    with until(point, **env) as process:
+        if process:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process is not None
 
 
 def test_a_controller_that_dies_is_no_harm_wherever_it_does() -> None:
@@ -182,3 +184,19 @@ def test_a_controller_that_dies_is_no_harm_wherever_it_does() -> None:
     assert len(reached) == len(POINTS)
     assert run.code == 0
     assert_well(seen, 'WISH="third"')
+
+
+def test_a_second_controller_is_refused_while_the_first_one_works() -> None:
+    with load() as seen, until("Enter | Wait for the requests", WISH="fourth") as first:
+        assert first
+        assert first.stdout
+        os.killpg(first.pid, signal.SIGSTOP)
+        second = update(WISH="fifth")
+        os.killpg(first.pid, signal.SIGCONT)
+        first.stdout.read()
+        assert first.wait() == 0
+
+    assert second.code != 0
+    assert f"(process {first.pid}) has been changing this fleet since " in second.text
+    assert second.changed == {}
+    assert_well(seen, 'WISH="fourth"')

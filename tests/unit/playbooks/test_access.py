@@ -51,7 +51,7 @@ def test_each_role_has_a_name_of_its_own_that_firewalld_takes() -> None:
     found = [
         name
         for path in ROOT.glob("roles/*/tasks/*.yml")
-        for name in re.findall(r"name: (gpuhosts-\S+)$", path.read_text(), re.MULTILINE)
+        for name in re.findall(r"access:\n +name: (gpuhosts-\S+)$", path.read_text(), re.MULTILINE)
     ]
     assert {"gpuhosts-nginx", "gpuhosts-node", "gpuhosts-prom", "gpuhosts-vllm"} <= set(found)
     assert len(found) == len(set(found))

@@ -36,6 +36,7 @@ def test_the_reason_is_in_the_message(tmp_path: Path, task: dict[str, Any], told
         "vars": {"maintenance_work": "driver_upgrade"},
         "tasks": [rescued | {"block": [task]}],
     }
+    (tmp_path / "lock.yml").write_text("[{ansible.builtin.meta: noop}]")
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     done = subprocess.run([program, str(tmp_path / "play.yml")], cwd=ROOT, capture_output=True, text=True, check=False)
