@@ -154,8 +154,15 @@ def until(point: str, **env: str) -> Iterator[subprocess.Popen[str] | None]:
     variables = json.dumps(stand_in.VARIABLES | {"vllm_models": fleet.models(**env)})
     command = ["ansible-playbook", "-i", fleet.INVENTORY, *UPDATE, "-e", SOON, "-e", variables]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
-    out = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **out) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         assert process.stdout
         waves = False
         for line in process.stdout:
