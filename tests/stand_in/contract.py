@@ -175,20 +175,21 @@ def metrics_have_the_names_that_dashboards_ask_for(client: Client) -> None:
 
 
 def metrics_count(client: Client) -> None:
-    def counted() -> tuple[float, float, float]:
+    def counted() -> tuple[float, float, float, float]:
         text = client.ask("GET", "/metrics", key="").body.decode()
         return tuple(  # type: ignore[return-value]
-            float(re.findall(rf"^vllm:{name}\{{.*{also}.*\}} (\S+)$", text, re.MULTILINE)[0])
+            sum(map(float, re.findall(rf"^{name}\{{.*{also}.*\}} (\S+)$", text, re.MULTILINE)))
             for name, also in (
-                ("generation_tokens_total", ""),
-                ("request_success_total", 'finished_reason="length"'),
-                ("e2e_request_latency_seconds_count", ""),
+                ("vllm:generation_tokens_total", ""),
+                ("vllm:request_success_total", 'finished_reason="length"'),
+                ("vllm:e2e_request_latency_seconds_count", ""),
+                ("http_requests_total", 'handler="/v1/completions",method="POST",status="2xx"'),
             )
         )
 
-    tokens, ended, samples = counted()
+    tokens, ended, samples, answers = counted()
     client.complete()
-    expected, deadline = (tokens + 4, ended + 1, samples + 1), time.monotonic() + 10
+    expected, deadline = (tokens + 4, ended + 1, samples + 1, answers + 1), time.monotonic() + 10
     while counted() != expected:  # vLLM counts when it has answered
         assert time.monotonic() < deadline, (counted(), expected)
         time.sleep(0.1)

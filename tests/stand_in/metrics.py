@@ -39,12 +39,18 @@ class Metrics:
         self._cache = cache
         self._lock = threading.Lock()
         self._counts: dict[str, float] = defaultdict(float)
+        self._answered: dict[tuple[str, str, str], int] = defaultdict(int)  # by path, method and class of status
         self._finished = dict.fromkeys(REASONS, 0)
         self._buckets = {name: [0] * (len(bounds) + 1) for name, bounds in HISTOGRAMS.items()}  # the last: +Inf
         self._sums = dict.fromkeys(HISTOGRAMS, 0.0)
         self.running = 0
         self.waiting = 0
         self.rejected = 0
+
+    def answered(self, path: str, method: str, status: int) -> None:
+        """Count an answer of the API server, as prometheus-fastapi-instrumentator does."""
+        with self._lock:
+            self._answered[path, method, f"{status // 100}xx"] += 1
 
     def observe(self, name: str, value: float) -> None:
         """Add a sample to a histogram."""
@@ -119,6 +125,9 @@ class Metrics:
         yield "# TYPE vllm:request_success_total counter"
         for reason, number in self._finished.items():
             yield f'vllm:request_success_total{{{self._labels},finished_reason="{reason}"}} {float(number)}'
+        yield "# TYPE http_requests_total counter"
+        for (path, method, status), number in self._answered.items():
+            yield f'http_requests_total{{handler="{path}",method="{method}",status="{status}"}} {float(number)}'
         yield "# TYPE vllm:admission_rejections_total counter"
         name = self._labels.split(",")[1]
         yield f'vllm:admission_rejections_total{{{name},reason="max_num_queued_reqs"}} {float(self.rejected)}'

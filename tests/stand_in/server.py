@@ -198,6 +198,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Engine
     protocol_version = "HTTP/1.1"
 
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Begin an answer, and count it."""
+        self.server.counts.answered(urlsplit(self.path).path, self.command, code)
+        super().send_response(code, message)
+
     def do_GET(self) -> None:
         self._guarded(self._get)
 

@@ -1,0 +1,81 @@
+"""Whether an engine that was changed serves its users well, by its own metrics; pure, private to the collection.
+
+Names of metrics: vllm/v1/metrics/loggers.py of vLLM 0.32 and 0.33; ``http_requests_total`` is
+prometheus-fastapi-instrumentator's, which vLLM's API server runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ENOUGH", "Counts", "Limits", "judge"]
+
+ENOUGH = 20  # requests; of fewer, one that fails is no rate
+SHARE = 0.95  # of the requests that have to get their first token in time
+_SAMPLE = re.compile(r"^(?P<name>[\w:]+)\{(?P<labels>[^}]*)\} (?P<value>[-+.\w]+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is still well: the share of requests that fail, and seconds to the first token; None: no limit."""
+
+    error_rate: float
+    ttft: float | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an engine has counted since its start."""
+
+    answered: float = 0.0
+    failed: float = 0.0
+    first_tokens: Mapping[float, float] = field(default_factory=dict)  # requests by the upper bound of their seconds
+
+    @classmethod
+    def read(cls, metrics: str) -> Counts:
+        """The counts in the text of ``/metrics``."""
+        answered = failed = 0.0
+        buckets: dict[float, float] = {}
+        for sample in _SAMPLE.finditer(metrics):
+            labels, value = dict(_LABEL.findall(sample["labels"])), float(sample["value"])
+            if sample["name"] == "http_requests_total" and labels.get("handler", "").startswith("/v1/"):
+                answered += value
+                failed += value if labels.get("status", "").startswith("5") else 0.0
+            elif sample["name"] == "vllm:request_success_total" and labels.get("finished_reason") == "error":
+                failed += value
+            elif sample["name"] == "vllm:time_to_first_token_seconds_bucket":
+                bound = float(labels["le"])
+                buckets[bound] = buckets.get(bound, 0.0) + value
+        return cls(answered, failed, buckets)
+
+    def since(self, before: Counts) -> Counts:
+        """What was counted between the two."""
+        first = {bound: number - before.first_tokens.get(bound, 0.0) for bound, number in self.first_tokens.items()}
+        return Counts(self.answered - before.answered, self.failed - before.failed, first)
+
+    def late(self, share: float) -> float:
+        """The seconds in which so large a share had its first token, as Prometheus' histogram_quantile has it."""
+        rank = share * max(self.first_tokens.values(), default=0.0)
+        below, counted = 0.0, 0.0
+        for bound, number in sorted(self.first_tokens.items()):
+            if number >= rank > 0:
+                inside = (rank - counted) / (number - counted) if number > counted else 1.0
+                return below if bound == float("inf") else below + (bound - below) * inside
+            below, counted = bound, number
+        return 0.0
+
+
+def judge(counts: Counts, limits: Limits) -> str:
+    """What is wrong with these counts, or ""; with fewer requests than ENOUGH, nothing is."""
+    if counts.answered < ENOUGH:
+        return ""
+    rate = counts.failed / counts.answered
+    if rate > limits.error_rate:
+        return f"{rate:.1%} of {counts.answered:.0f} requests failed; {limits.error_rate:.1%} is the limit"
+    late = counts.late(SHARE)
+    if limits.ttft is not None and late > limits.ttft:
+        return f"one in 20 requests waited {late:.2f} s or longer for its first token; {limits.ttft:g} s is the limit"
+    return ""
