@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -119,6 +120,18 @@ def test_an_update_that_fails_goes_back_by_itself(env: dict[str, str], reason: s
     assert_well(seen, 'WISH="first"')
     assert reason in json.loads(fleet.shell(GPU1, f"cat {MARK}"))["reason"]
     assert fleet.shell(GPU2, f"ls {MARK} 2>/dev/null || true") == ""
+
+
+def test_a_canary_that_does_not_do_well_goes_back_before_the_others_follow() -> None:
+    with load() as seen:
+        run = fleet.run(
+            *UPDATE, "-e", SOON, "-e", "maintenance_canary_minutes=1", WISH="second", STAND_IN_FAULT="flaky"
+        )
+
+    assert run.code != 0
+    assert re.search(r"Canary \| .*\d\d\.\d% of \d+ requests failed; 1\.0% is the limit", run.text)
+    assert "It was rolled back: it answers again" in run.text
+    assert_well(seen, 'WISH="first"')
 
 
 def test_the_next_run_says_so_and_tries_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ FAULTS = {
     "unhealthy": "/health is 503",
     "empty": "200 without text, as seen of an engine that shuts down",
     "error": "requests for tokens end with an error of the engine, which goes on, as when KV cannot be loaded",
+    "flaky": "every second request for tokens ends like that",
 }
 DEAD_SECONDS = 4  # from an engine's death to the exit of its API server
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
@@ -80,6 +82,7 @@ class Engine(ThreadingHTTPServer):
         self.nodes = nodes or Nodes()
         self.responses = Responses()
         self.fault = ""
+        self.ordinal = itertools.count()
         self.dead = False
         self.draining = False
         self.aborted = threading.Event()  # what is in flight ends now
@@ -299,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(200, kinds.answer(path, request))
                 return
             work = Generation.of(request, path, self.server.settings)
-            if self.server.fault == "error":
+            if self.server.fault == "error" or (self.server.fault == "flaky" and next(self.server.ordinal) % 2):
                 self.server.counts.request(work.prompt_tokens, work.max_tokens, [], 0, "error")
                 raise HttpError(500, "Internal server error", "InternalServerError")
             self.server.cache.take(work.id, work.prompt_tokens, self.server.aborted)

@@ -31,30 +31,37 @@ class Counts:
     """What an engine has counted since its start."""
 
     answered: float = 0.0
-    failed: float = 0.0
+    refused: float = 0.0  # with a status of 500 or more
+    broken: float = 0.0  # ended by an error of the engine, which a stream has no status for any more
     first_tokens: Mapping[float, float] = field(default_factory=dict)  # requests by the upper bound of their seconds
+
+    @property
+    def failed(self) -> float:
+        """Most that break have such a status, so that they count once."""
+        return max(self.refused, self.broken)
 
     @classmethod
     def read(cls, metrics: str) -> Counts:
         """The counts in the text of ``/metrics``."""
-        answered = failed = 0.0
+        answered = refused = broken = 0.0
         buckets: dict[float, float] = {}
         for sample in _SAMPLE.finditer(metrics):
             labels, value = dict(_LABEL.findall(sample["labels"])), float(sample["value"])
             if sample["name"] == "http_requests_total" and labels.get("handler", "").startswith("/v1/"):
                 answered += value
-                failed += value if labels.get("status", "").startswith("5") else 0.0
+                refused += value if labels.get("status", "").startswith("5") else 0.0
             elif sample["name"] == "vllm:request_success_total" and labels.get("finished_reason") == "error":
-                failed += value
+                broken += value
             elif sample["name"] == "vllm:time_to_first_token_seconds_bucket":
                 bound = float(labels["le"])
                 buckets[bound] = buckets.get(bound, 0.0) + value
-        return cls(answered, failed, buckets)
+        return cls(answered, refused, broken, buckets)
 
     def since(self, before: Counts) -> Counts:
         """What was counted between the two."""
         first = {bound: number - before.first_tokens.get(bound, 0.0) for bound, number in self.first_tokens.items()}
-        return Counts(self.answered - before.answered, self.failed - before.failed, first)
+        counted = self.answered - before.answered, self.refused - before.refused, self.broken - before.broken
+        return Counts(*counted, first)
 
     def late(self, share: float) -> float:
         """The seconds in which so large a share had its first token, as Prometheus' histogram_quantile has it."""

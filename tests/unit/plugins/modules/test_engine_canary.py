@@ -37,6 +37,7 @@ def metrics(good: int, failed: int = 0, broken: int = 0, slow: int = 0) -> str:
         (metrics(18, failed=1), ""),  # 19 in all
         (metrics(99, failed=1), ""),  # just the limit
         (metrics(98, failed=2), "2.0% of 100 requests failed; 1.0% is the limit"),
+        (metrics(98, failed=2, broken=2), "2.0% of 100 requests failed; 1.0% is the limit"),
         (metrics(100, broken=2), "2.0% of 100 requests failed; 1.0% is the limit"),
         (metrics(100, slow=5), ""),
         # Of the ten slow ones, which lie evenly between 0.5 and 2.5 s, the middle.
