@@ -134,6 +134,16 @@ def test_a_canary_that_does_not_do_well_goes_back_before_the_others_follow() -> 
     assert_well(seen, 'WISH="first"')
 
 
+def test_a_check_tells_wave_by_wave_what_would_stop_and_for_how_long() -> None:
+    run = fleet.run(*UPDATE, "--check", "--diff", WISH="second")
+    assert run.code == 0
+    for host, instance in ((GPU1, f"{PAIR}-1"), (GPU2, f"{PAIR}-2")):
+        assert re.search(
+            rf"{host}, in the wave of {host}: {instance} would stop .* The start took \d+ s the last time", run.text
+        )
+    assert '+WISH="second"' in run.text
+
+
 def test_the_next_run_says_so_and_tries_again() -> None:
     with load() as seen:
         run = update(WISH="second")
