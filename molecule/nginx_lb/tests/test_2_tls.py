@@ -28,10 +28,11 @@ STREAM = {"model": "small", "max_tokens": TOKENS, "stream": True, "prompt": "Hi"
 def certificate(days: float, *addresses: str) -> tuple[str, str]:
     """One for some addresses that is its own authority, and its key."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    begins, ends = now - timedelta(days=9), now + timedelta(days=days)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "front door")])
     names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address)) for address in addresses])
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=9))
-    made = made.not_valid_after(now + timedelta(days=days)).add_extension(names, critical=False)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(begins).not_valid_after(ends).add_extension(names, critical=False)
     pem = serialization.Encoding.PEM
     hidden = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return made.sign(key, hashes.SHA256()).public_bytes(pem).decode(), hidden.decode()
@@ -54,8 +55,8 @@ def secure(hosts: list[Any], change: Callable[..., str]) -> Iterator[list[FrontD
 def hello(door: FrontDoor, *options: str) -> str:
     """What a client hears that wants a connection of some kind, and that would have it without any security."""
     words = ["openssl", "s_client", "-connect", f"{door.address}:{door.port}", *options, "-cipher", "ALL:@SECLEVEL=0"]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return (done.stdout + done.stderr).decode(errors="replace")
 
 
 def http2(door: FrontDoor) -> str:

@@ -284,15 +284,19 @@ def test_the_health_of_every_address_is_asked() -> None:
 def files(**wishes: Any) -> list[str]:
     """Of the certificate: what the role writes, and what only root reads of that."""
     known = templar("Debian", "12.13", **wishes)
-    written = [file["path"] for file in known.resolve_variable_expression("_nginx_lb_tls_files")]
-    assert set(known.resolve_variable_expression("_nginx_lb_tls_secrets")) <= set(written)
-    return [*written, *known.resolve_variable_expression("_nginx_lb_tls_secrets")]
+    written = known.resolve_variable_expression("_nginx_lb_tls_files")
+    secrets = known.resolve_variable_expression("_nginx_lb_tls_secrets")
+    texts = [file["content"] for file in written if "content" in file] + list(secrets.values())
+    assert all(text.endswith("-----\n") for text in texts)
+    return [*(file["path"] for file in written), *secrets]
 
 
 def test_the_role_writes_what_the_inventory_has_of_a_certificate() -> None:
     key = "/etc/nginx/tls/key.pem"
     assert files() == files(nginx_lb_tls="self_signed") == []
     assert files(**GIVEN) == ["/etc/nginx/tls/certificate.pem", key, key]
+    assert files(**GIVEN | {"nginx_lb_tls_key": "/etc/ssl/own.key"}) == ["/etc/nginx/tls/certificate.pem"]
+    assert files(**GIVEN | {"nginx_lb_tls_certificate": "/etc/ssl/own.pem"}) == [key, key]
     on_the_host = GIVEN | {"nginx_lb_tls_certificate": "/etc/ssl/own.pem", "nginx_lb_tls_key": "/etc/ssl/own.key"}
     assert files(**on_the_host) == []
     text = configuration(**on_the_host)
