@@ -6,7 +6,6 @@ import json
 import ssl
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,24 @@ from front_door import FrontDoor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TOKENS = 60
-STREAM = {"model": "small", "max_tokens": TOKENS, "stream": True, "prompt": "Hi", "stand_in": {"token_seconds": 0.25}}
+STREAM = {"model": "small", "max_tokens": 5000, "stream": True, "prompt": "Hi", "stand_in": {"token_seconds": 0.1}}
+VERSIONS = ("1.1", "2")  # of HTTP
+ACME = {
+    "nginx_lb_tls": "acme",
+    "nginx_lb_tls_names": ["llm.example.org"],
+    "nginx_lb_tls_acme_email": "ops@example.org",
+    "nginx_lb_tls_acme_server": "https://127.0.0.1:14000/dir",
+}
+PEBBLE = {
+    "listenAddress": "127.0.0.1:14000",
+    "managementListenAddress": "127.0.0.1:15000",
+    "certificate": "/srv/pebble.pem",
+    "privateKey": "/srv/pebble.key",
+    "httpPort": 80,
+    "tlsPort": 443,
+    "retryAfter": {"authz": 1, "order": 1},
+    "profiles": {"default": {"description": "As of Let's Encrypt", "validityPeriod": 7776000}},
+}
 
 
 def certificate(days: float, *addresses: str) -> tuple[str, str]:
@@ -59,11 +74,26 @@ def hello(door: FrontDoor, *options: str) -> str:
     return (done.stdout + done.stderr).decode(errors="replace")
 
 
-def http2(door: FrontDoor) -> str:
-    """A stream as a client gets it that speaks HTTP/2, with the version and the status that it came with."""
-    curl = "curl --silent --show-error --no-buffer --insecure --http2 --write-out '%{http_version} %{http_code}'"
-    url = f"https://{door.address}/v1/completions"
-    return str(door.host.check_output(f"{curl} --data %s %s", json.dumps(STREAM), url))
+def begin(door: FrontDoor) -> None:
+    """A stream of each version of HTTP, which takes minutes."""
+    for version in VERSIONS:
+        unit = f"systemd-run --quiet --unit=stream-{version} --property=StandardOutput=file:/tmp/stream-{version}"
+        curl = f"curl --silent --fail --no-buffer --insecure --http{version} --data %s https://{door.address}/v1/completions"
+        door.host.check_output(f"{unit} {curl}", json.dumps(STREAM))
+
+
+def go_on(door: FrontDoor) -> bool:
+    """Whether tokens of all of them still come; they end then."""
+    counts = []
+    for _ in range(2):
+        counts.append([int(door.host.check_output(f"grep -c ^data: /tmp/stream-{version}")) for version in VERSIONS])
+        time.sleep(0.5)
+    door.host.check_output("systemctl stop " + " ".join(f"stream-{version}" for version in VERSIONS))
+    return all(before < after for before, after in zip(*counts, strict=True))
+
+
+def put(host: Any, path: str, text: str) -> None:
+    host.check_output(f"printf %%s %s > {path}", text)
 
 
 def test_a_host_has_a_certificate_of_its_own(secure: list[FrontDoor]) -> None:
@@ -103,27 +133,49 @@ def test_another_certificate_cuts_no_stream_and_a_bad_one_is_refused(
     good |= {"nginx_lb_tls_names": addresses}
     masters = [door.host.check_output("cat /run/nginx.pid") for door in secure]
 
-    with ThreadPoolExecutor(2 * len(secure)) as clients:
-        streams = [clients.submit(door.post, **STREAM) for door in secure]
-        multiplexed = [clients.submit(http2, door) for door in secure]
-        time.sleep(1)
-        refusal = change(**good | {"nginx_lb_tls_certificate": certificate(-1, *addresses)[0]})
-        assert not change(**good)
-        for door in secure:
-            door.tls = ssl.create_default_context(cadata=text)
-            assert door.post(model="small").status == 200, "the new one is shown, which is for the address"
-        assert not any(stream.done() for stream in streams + multiplexed), "the change came too late for them"
-
-    assert [stream.result().tokens for stream in streams] == [TOKENS] * len(secure)
-    for stream in multiplexed:
-        *events, told = stream.result().strip().splitlines()
-        assert told == "2 200"
-        assert sum(event.startswith("data: {") for event in events) >= TOKENS
-    assert [door.host.check_output("cat /run/nginx.pid") for door in secure] == masters
-    said = " ".join(refusal.split())
-    assert "The certificate has expired, on" in said
-    assert "The key does not belong to the first certificate." in said
+    refusal = " ".join(change(**good | {"nginx_lb_tls_certificate": certificate(-1, *addresses)[0]}).split())
+    assert "The certificate has expired, on" in refusal
+    assert "The key does not belong to the first certificate." in refusal
     assert key.splitlines()[1] not in refusal
 
+    for door in secure:
+        begin(door)
+    assert not change(**good)
+    for door in secure:
+        door.tls = ssl.create_default_context(cadata=text)
+        assert door.post(model="small").status == 200, "the new one is shown, which is for the address"
+        assert go_on(door)
+    assert [door.host.check_output("cat /run/nginx.pid") for door in secure] == masters
+
     again = converge("--check", "--diff", "--extra-vars", json.dumps(good))
+    assert again.stdout.count("changed=0") == len(secure), again.stdout
+
+
+def test_an_acme_server_signs_one_whose_renewal_cuts_no_stream(
+    secure: list[FrontDoor], change: Callable[..., str], converge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for door in secure:
+        text, key = certificate(30, "127.0.0.1")
+        for name, content in {"pem": text, "key": key, "json": json.dumps({"pebble": PEBBLE})}.items():
+            put(door.host, f"/srv/pebble.{name}", content)
+        door.host.check_output(
+            "cp /srv/pebble.pem /usr/local/share/ca-certificates/pebble.crt && update-ca-certificates"
+        )
+        door.host.check_output("echo 127.0.0.1 llm.example.org >> /etc/hosts")
+        pebble = "systemd-run --unit=pebble --setenv=PEBBLE_VA_NOSLEEP=1 --setenv=PEBBLE_WFE_NONCEREJECT=0"
+        door.host.check_output(f"{pebble} /srv/pebble-linux-amd64/pebble -config /srv/pebble.json")
+
+    assert not change(**ACME)
+
+    shown = "/etc/nginx/tls/certificate.pem"
+    for door in secure:
+        assert "Pebble Intermediate CA" in hello(door)
+        before = door.host.file(shown).content_string
+        begin(door)
+        door.host.check_output("certbot renew --force-renewal --non-interactive --no-random-sleep-on-renew")
+        assert door.host.file(shown).content_string != before
+        assert "Pebble Intermediate CA" in hello(door)
+        assert go_on(door)
+        assert door.host.service("certbot.timer").is_enabled
+    again = converge("--check", "--extra-vars", json.dumps(ACME))
     assert again.stdout.count("changed=0") == len(secure), again.stdout
