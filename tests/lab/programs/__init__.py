@@ -52,11 +52,10 @@ class Program:
         return Path(__file__).with_name(self.repository.rpartition("/")[2])
 
     @property
-    def packages(self) -> list[str]:
-        """Of the commands, as Go names them: from the second on, a major version is part of the name."""
+    def path(self) -> str:
+        """What Go calls the module by: from the second on, a major version is part of the name."""
         major = self.module.partition(".")[0]
-        path = self.repository if major in ("v0", "v1") else f"{self.repository}/{major}"
-        return [f"github.com/{path}/cmd/{name}" for name in self.commands]
+        return f"github.com/{self.repository}" + ("" if major in ("v0", "v1") else f"/{major}")
 
     @property
     def directory(self) -> Path:
@@ -130,7 +129,8 @@ def _build(program: Program, say: Say) -> None:
     MIRROR.mkdir(parents=True, exist_ok=True)  # on a new machine nothing has been mirrored yet
     with tempfile.TemporaryDirectory(prefix=".programs-", dir=MIRROR) as scratch:
         options = ["-p=2", "-trimpath", f"-tags={program.tags}", f"-ldflags=-s -w -X {program.flag}"]
-        follow([*go, "build", *options, f"-o={scratch}/", *program.packages], say, env=environment)
+        packages = [f"{program.path}/cmd/{name}" for name in program.commands]
+        follow([*go, "build", *options, f"-o={scratch}/", *packages], say, env=environment)
         _publish(program, Path(scratch), say)
 
 
