@@ -1,4 +1,4 @@
-"""Filters that say of a fleet's hosts what of the monitoring runs there, and where it answers."""
+"""Filters that say of a fleet's hosts what of the monitoring runs there, and where it and the front doors answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.hosts import setting
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils.hosts import address, setting
 
 from .hosts import HostVars
 
@@ -15,6 +15,7 @@ ELSEWHERE = {"alertmanager": "fleet_alertmanager_url"}
 # What another component brings where a variable has a value.
 PART_OF = {"dcgm": ("exporters", "exporters_gpu_source", "dcgm")}
 CONTROLLER = "localhost"
+FRONT_DOOR_CERTIFICATE = "/etc/nginx/tls/certificate.pem"  # of the role nginx_lb; a test holds it against that
 
 
 def observers(names: Iterable[str], hostvars: HostVars, component: str) -> list[str]:
@@ -59,6 +60,24 @@ def alertmanager_targets(names: Iterable[str], hostvars: HostVars) -> list[dict[
     return [{"targets": [listen]} for listen in found]
 
 
+def front_door(name: str, hostvars: HostVars) -> dict[str, str]:
+    """Where the front door of a host answers that host: its ``url``, and the ``certificate`` that it shows there.
+
+    Without TLS there is no certificate.
+    """
+    variables = hostvars[name]
+    here = address(name, variables)
+    if setting("nginx_lb_tls", variables) == "none":
+        return {"url": f"http://{here}", "certificate": ""}
+    place, _, port = setting("nginx_lb_tls_listen", variables)[0].split()[0].rpartition(":")
+    place = here if re.fullmatch(r"[0.:*\[\]]*", place) else place
+    given = setting("nginx_lb_tls_certificate", variables)
+    return {
+        "url": f"https://{place}" if port == "443" else f"https://{place}:{port}",
+        "certificate": given if given.startswith("/") else FRONT_DOOR_CERTIFICATE,
+    }
+
+
 def _own(listen: str) -> str:
     """A wildcard address is no address to ask."""
     return re.sub(r"^(0[.]0[.]0[.]0|\[::\])?:", "127.0.0.1:", listen)
@@ -72,6 +91,7 @@ class FilterModule:
         return {
             "alertmanager_targets": alertmanager_targets,
             "alertmanagers": alertmanagers,
+            "front_door": front_door,
             "observers": observers,
             "prometheus_url": prometheus_url,
         }

@@ -20,6 +20,12 @@ options:
     description: Where the server is, without C(/v1).
     type: str
     required: true
+  certificate:
+    description:
+      - File with the certificate in PEM that is believed at V(https), or that of the authority which has signed it. The
+        names in it do not matter. Without it the system's authorities are believed, for the name in O(url).
+    type: str
+    default: ""
   max_tokens:
     description: Tokens after which a generated text ends.
     type: int
@@ -73,6 +79,7 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "required": True},
             **QUESTION,
+            "certificate": {"type": "str", "default": ""},
             "max_tokens": {"type": "int", "default": 16, "no_log": False},
             "timeout": {"type": "int", "default": 120},
         },
@@ -82,7 +89,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="a probe is sent to a running server only")
     try:
-        client = OpenAiClient(wish["url"], wish["api_key"], wish["timeout"])
+        client = OpenAiClient(wish["url"], wish["api_key"], wish["timeout"], wish["certificate"])
         answer = ask(client, wish["task"], wish["model"], wish["prompt"], wish["max_tokens"], stream=True)
     except ApiError as error:
         module.fail_json(msg=str(error))

@@ -87,6 +87,11 @@ options:
     type: list
     elements: path
     default: []
+  reads:
+    description: Files of somebody else's. It is reloaded where one is younger than its last start or reload.
+    type: list
+    elements: path
+    default: []
   absent:
     description: Files that must not be there; of no concern to the service unless systemd reads them.
     type: list
@@ -224,6 +229,7 @@ SPEC: dict[str, dict[str, Any]] = {
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "secrets_group": {"type": "str", "default": "root"},
     "alone_in": {"type": "list", "elements": "path", "default": []},
+    "reads": {"type": "list", "elements": "path", "default": []},
     "absent": {"type": "list", "elements": "path", "default": []},
     "urls": {"type": "list", "elements": "str", "required": True},
     "certificate": {"type": "path"},
@@ -392,8 +398,9 @@ def to_remove(path: Path) -> bool:
 def not_taken_up(given: dict[str, Any], state: State) -> Iterator[str]:
     """What the service needs for files that are as they shall be, and that it runs without."""
     now, booted = time.time(), time.time() - time.monotonic()
-    for file, _, taken_up_by in wanted(given):
-        written = file.path.stat().st_mtime if file.path.exists() else 0
+    files = [(file.path, taken_up_by) for file, _, taken_up_by in wanted(given)]
+    for path, taken_up_by in [*files, *((Path(path), "reload") for path in given["reads"])]:
+        written = path.stat().st_mtime if path.exists() else 0
         # Of a file from the future nobody knows when it was written.
         if written <= now and not state.has_taken_up(written - booted, taken_up_by):
             yield taken_up_by

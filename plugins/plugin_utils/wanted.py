@@ -86,7 +86,8 @@ def _service_ports(groups: Sequence[str], settings: Mapping[str, Any], own: str)
     if "exporters" in observed and "gpu_hosts" in groups and settings["exporters_gpu_source"] == "dcgm":
         yield Port(int(settings["exporters_dcgm_port"]), ("nvidia-dcgm-exporter.service",), "dcgm-exporter", own)
     if "load_balancers" in groups:
-        for listen in [*settings["nginx_lb_listen"], NGINX_STATUS]:
+        tls = settings["nginx_lb_tls_listen"] if settings["nginx_lb_tls"] != "none" else []
+        for listen in [*settings["nginx_lb_listen"], *tls, NGINX_STATUS]:
             place = str(listen).split()[0]
             if not place.startswith("unix:"):
                 yield _port(place, "nginx.service", "NGINX", 80)

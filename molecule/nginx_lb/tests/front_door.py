@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class Answer(NamedTuple):
@@ -40,6 +43,7 @@ class FrontDoor:
         self.host = host
         self.address = host.check_output("hostname --all-ip-addresses").split()[0]
         self.port = 80
+        self.tls: ssl.SSLContext | None = None
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
@@ -62,6 +66,8 @@ class FrontDoor:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
         connection = http.client.HTTPConnection(self.address, self.port, timeout=60)
+        if self.tls:
+            connection = http.client.HTTPSConnection(self.address, self.port, timeout=60, context=self.tls)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

@@ -6,13 +6,15 @@ import http.client
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._errors import ApiError, RefusedError
+from .._host.opener import trusting
 
 __all__ = ["QUESTION", "Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
 
@@ -55,9 +57,12 @@ def parse_requests(metrics: str) -> int | None:
 
 
 class OpenAiClient:
-    """Talks to the server at ``url`` (``http://address[:port]``); the key is sent as a bearer token and never shown."""
+    """Talks to the server at ``url`` (``http://address[:port]``); the key is sent as a bearer token and never shown.
 
-    def __init__(self, url: str, api_key: str = "", timeout: float = 30) -> None:
+    At https, ``certificate`` is a file with the one that is believed, whatever its names.
+    """
+
+    def __init__(self, url: str, api_key: str = "", timeout: float = 30, certificate: str = "") -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -67,7 +72,13 @@ class OpenAiClient:
             raise ApiError(f"{url!r} is not an http:// or https:// URL")
         if not (api_key.isascii() and api_key.isprintable()):  # http.client would show it in its complaint
             raise ApiError("the API key holds characters that a header cannot, such as a line break at its end")
-        self._make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._make: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
+        if parts.scheme == "https":
+            try:
+                context = trusting(certificate or None)
+            except OSError as error:
+                raise ApiError(f"the certificate {certificate} cannot be read: {error}") from error
+            self._make = partial(http.client.HTTPSConnection, context=context)
         self._host, self._port, self._base = host, port, parts.path.rstrip("/")
         self._name = host if port is None else f"{host}:{port}"  # for messages
         self._timeout = timeout

@@ -52,6 +52,12 @@ class Program:
         return Path(__file__).with_name(self.repository.rpartition("/")[2])
 
     @property
+    def path(self) -> str:
+        """What Go calls the module by: from the second on, a major version is part of the name."""
+        major = self.module.partition(".")[0]
+        return f"github.com/{self.repository}" + ("" if major in ("v0", "v1") else f"/{major}")
+
+    @property
     def directory(self) -> Path:
         """Where the mirror has the release."""
         return MIRROR / BASE / self.repository / "releases/download" / f"v{self.version}"
@@ -78,6 +84,16 @@ PROGRAMS = (
         "jaeger-2.13.0-linux-amd64",
         "jaeger-2.13.0.sha256sum.txt",
         "github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0",
+    ),
+    # An ACME server for tests, by the people of Let's Encrypt. It tells no version.
+    Program(
+        "letsencrypt/pebble",
+        "v2.10.3",
+        "2.10.3",
+        ("pebble",),
+        "pebble-linux-amd64",
+        "pebble.sha256sum.txt",
+        "main.version=v2.10.3",
     ),
 )
 
@@ -113,7 +129,7 @@ def _build(program: Program, say: Say) -> None:
     MIRROR.mkdir(parents=True, exist_ok=True)  # on a new machine nothing has been mirrored yet
     with tempfile.TemporaryDirectory(prefix=".programs-", dir=MIRROR) as scratch:
         options = ["-p=2", "-trimpath", f"-tags={program.tags}", f"-ldflags=-s -w -X {program.flag}"]
-        packages = [f"github.com/{program.repository}/cmd/{name}" for name in program.commands]
+        packages = [f"{program.path}/cmd/{name}" for name in program.commands]
         follow([*go, "build", *options, f"-o={scratch}/", *packages], say, env=environment)
         _publish(program, Path(scratch), say)
 

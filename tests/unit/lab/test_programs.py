@@ -67,9 +67,9 @@ def test_a_new_machine_has_no_mirror_before_the_first_program(tmp_path: Path, mo
 def test_go_mod_names_the_version_and_the_programs_of_the_table(name: str) -> None:
     program = by_name(name)
     lines = (program.tools / "go.mod").read_text().split("\n")
-    assert f"\tgithub.com/{program.repository} {program.module} // indirect" in lines
+    assert f"\t{program.path} {program.module} // indirect" in lines
     for command in program.commands:
-        assert any(line.endswith(f"github.com/{program.repository}/cmd/{command}") for line in lines)
+        assert any(line.endswith(f"{program.path}/cmd/{command}") for line in lines)
 
 
 def test_prometheus_is_the_version_that_the_role_installs_by_default() -> None:

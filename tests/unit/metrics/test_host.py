@@ -23,7 +23,13 @@ CONF = """
         listen 80;
     }
 """
-SETTINGS: dict[str, Any] = {"model_store": "", "certificates": [], "converged": "/var/lib/gpuhosts/converged"}
+SETTINGS: dict[str, Any] = {
+    "model_store": "",
+    "certificates": [],
+    "converged": "/var/lib/gpuhosts/converged",
+    "front_door_log": "",
+    "front_door_configuration": "/nginx.conf",
+}
 
 
 def told(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
@@ -141,6 +147,18 @@ def test_when_a_certificate_expires(tmp_path: Path, days: int) -> None:
         ("/broken",): 0,
         ("/absent",): 0,
     }
+
+
+def test_the_certificate_of_a_front_door_is_watched_though_nobody_names_it(tmp_path: Path) -> None:
+    (tmp_path / "nginx.conf").write_text("    ssl_certificate /a.pem;\n    ssl_certificate_key /a.key;\n")
+    metrics = Metrics()
+    metrics_host.host(metrics, {**SETTINGS, "front_door_log": "/access.log", "certificates": ["/b.pem"]}, tmp_path)
+    name = "gpuhosts_certificate_expiry_timestamp_seconds"
+    assert set(told(metrics, name)) == {("/a.pem",), ("/b.pem",)}
+
+    metrics = Metrics()
+    metrics_host.host(metrics, {**SETTINGS, "front_door_log": "/access.log", "certificates": ["/a.pem"]}, tmp_path)
+    assert set(told(metrics, name)) == {("/a.pem",)}, "told once"
 
 
 def test_drained_servers_are_those_of_the_configuration_since_they_were_first_seen(tmp_path: Path) -> None:

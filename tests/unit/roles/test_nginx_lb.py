@@ -16,6 +16,7 @@ NEWER = {"nginx_lb_version": "1.31.1"}
 def templar(distribution: str, release: str, **wishes: Any) -> Templar:
     """What Ansible knows in a run on a host."""
     loader = DataLoader()
+    loader.set_basedir(str(ROLE))
     variables: dict[str, Any] = {
         "inventory_hostname": "lb1",
         "ansible_facts": {"distribution": distribution, "distribution_version": release},
@@ -113,11 +114,11 @@ def model(name: str, *ports: int, **more: Any) -> dict[str, Any]:
     return {"name": name, "servers": servers, **more}
 
 
-def configuration(*models: dict[str, Any], **wishes: Any) -> str:
-    """nginx.conf on Debian 12."""
-    wishes |= {"nginx_lb_models": list(models), "path": str(ROLE / "templates/nginx.conf.j2")}
-    template = trust_as_template("{{ lookup('ansible.builtin.template', path) }}")
-    return str(templar("Debian", "12.13", **wishes).template(template))
+def configuration(*models: dict[str, Any], system: tuple[str, str] = ("Debian", "12.13"), **wishes: Any) -> str:
+    """nginx.conf, on Debian 12 unless said otherwise."""
+    wishes |= {"nginx_lb_models": list(models)}
+    template = trust_as_template("{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}")
+    return str(templar(*system, **wishes).template(template))
 
 
 def location(text: str, name: str) -> str:
@@ -216,3 +217,124 @@ def test_a_key_is_never_told() -> None:
     assert "short has a value that is no token" in said
     assert KEY not in said
     assert "swordfish" not in said
+
+
+ACME: dict[str, Any] = {
+    "nginx_lb_tls": "acme",
+    "nginx_lb_tls_names": ["llm.example.org"],
+    "nginx_lb_tls_acme_email": "ops@example.org",
+}
+GIVEN: dict[str, Any] = {
+    "nginx_lb_tls": "given",
+    "nginx_lb_tls_certificate": "-----BEGIN CERTIFICATE-----",
+    "nginx_lb_tls_key": "-----BEGIN PRIVATE KEY-----",
+}
+
+
+def test_without_tls_nothing_speaks_of_it() -> None:
+    text = configuration(model("small", 8000))
+    assert "ssl" not in text
+    assert "http2" not in text
+    assert " listen 80;" in text.partition("/_malformed;")[0]
+
+
+@pytest.mark.parametrize(
+    ("system", "listens"),
+    [
+        (("Debian", "12.13"), ["listen 443 ssl http2;"]),
+        (("Ubuntu", "24.04"), ["listen 443 ssl http2;"]),
+        (("Debian", "13.2"), ["listen 443 ssl;", "http2 on;"]),
+        (("Ubuntu", "26.04"), ["listen 443 ssl;", "http2 on;"]),
+        (("Ubuntu", "22.04"), ["listen 443 ssl;", "http2 on;"]),
+        (("Rocky", "9.6"), ["listen 443 ssl;", "http2 on;"]),
+    ],
+)
+def test_http2_is_said_as_the_nginx_of_the_system_wants_to_hear_it(system: tuple[str, str], listens: list[str]) -> None:
+    text = configuration(model("small", 8000), system=system, nginx_lb_tls="self_signed")
+    _, plain, models, _ = text.split("    server {\n")
+    assert [line.strip() for line in plain.splitlines() if "listen" in line or "http2" in line] == ["listen 80;"]
+    assert [line.strip() for line in models.splitlines()[:5] if "listen" in line or "http2" in line] == listens
+
+
+def test_without_tls_there_is_nothing_but_the_way_to_it() -> None:
+    plain = configuration(model("small", 8000), nginx_lb_tls="self_signed").split("    server {\n")[1]
+    assert "return 308 https://$host$request_uri;" in location(plain, "/")
+    assert "proxy_pass" not in plain
+    assert "acme" not in plain
+
+    plain = configuration(model("small", 8000), nginx_lb_tls_listen=["10.0.0.1:8443"], **ACME).split("    server {\n")[
+        1
+    ]
+    assert "return 308 https://$host:8443$request_uri;" in location(plain, "/")
+    assert "root /etc/nginx/acme;" in location(plain, "/.well-known/acme-challenge/")
+
+    assert "308" not in configuration(model("small", 8000), nginx_lb_tls="self_signed", nginx_lb_listen=[])
+
+
+def test_the_health_of_every_address_is_asked() -> None:
+    wishes = {"nginx_lb_listen": ["80", "10.0.0.1:81"], "nginx_lb_tls_listen": ["*:443", "10.0.0.1:8443"]}
+    plain = ["http://127.0.0.1:80/health", "http://10.0.0.1:81/health"]
+    asked = templar("Debian", "12.13", **wishes).resolve_variable_expression("_nginx_lb_health_urls")
+    assert list(asked) == plain
+    asked = templar("Debian", "12.13", nginx_lb_tls="acme", **wishes)
+    secure = ["https://127.0.0.1:443/health", "https://10.0.0.1:8443/health"]
+    assert list(asked.resolve_variable_expression("_nginx_lb_health_urls")) == plain + secure
+
+
+def files(**wishes: Any) -> list[str]:
+    """Of the certificate: what the role writes, and what only root reads of that."""
+    known = templar("Debian", "12.13", **wishes)
+    written = known.resolve_variable_expression("_nginx_lb_tls_files")
+    secrets = known.resolve_variable_expression("_nginx_lb_tls_secrets")
+    texts = [file["content"] for file in written if "content" in file] + list(secrets.values())
+    assert all(text.endswith("-----\n") for text in texts)
+    return [*(file["path"] for file in written), *secrets]
+
+
+def test_the_role_writes_what_the_inventory_has_of_a_certificate() -> None:
+    key = "/etc/nginx/tls/key.pem"
+    assert files() == files(nginx_lb_tls="self_signed") == []
+    assert files(**GIVEN) == ["/etc/nginx/tls/certificate.pem", key, key]
+    assert files(**GIVEN | {"nginx_lb_tls_key": "/etc/ssl/own.key"}) == ["/etc/nginx/tls/certificate.pem"]
+    assert files(**GIVEN | {"nginx_lb_tls_certificate": "/etc/ssl/own.pem"}) == [key, key]
+    on_the_host = GIVEN | {"nginx_lb_tls_certificate": "/etc/ssl/own.pem", "nginx_lb_tls_key": "/etc/ssl/own.key"}
+    assert files(**on_the_host) == []
+    text = configuration(**on_the_host)
+    assert "ssl_certificate /etc/ssl/own.pem;" in text
+    assert "ssl_certificate_key /etc/ssl/own.key;" in text
+
+
+SIGNED = {"nginx_lb_tls": "self_signed"}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({"nginx_lb_tls": "given"}, "nginx_lb_tls_certificate or nginx_lb_tls_key is neither PEM, which begins"),
+        (GIVEN | {"nginx_lb_tls_key": "own.key"}, "nginx_lb_tls_certificate or nginx_lb_tls_key is neither PEM"),
+        (GIVEN | {"nginx_lb_tls_key": "/tmp/own.key"}, "are /tmp/own.key. NGINX's unit sees neither homes nor"),
+        (GIVEN | {"nginx_lb_tls": "none"}, "nginx_lb_tls is 'none', which uses neither. Set nginx_lb_tls to given"),
+        (SIGNED | {"nginx_lb_tls_listen": []}, "nginx_lb_tls_listen is empty. Name a port there"),
+        (SIGNED | {"nginx_lb_tls_listen": ["10.0.0.1"]}, "begins with its port, or with an address and its port"),
+        (SIGNED | {"nginx_lb_tls_listen": ["80"]}, "both have 80. With TLS and without it are two ports"),
+        (SIGNED | {"nginx_lb_tls_names": ["a b", "c"]}, "nginx_lb_tls_names: there is a b. Name hosts"),
+        (ACME | {"nginx_lb_tls_names": []}, "nginx_lb_tls is 'acme', and nginx_lb_tls_names is []. Name what"),
+        (ACME | {"nginx_lb_tls_names": ["a.org", "10.0.0.1"]}, 'nginx_lb_tls_names is ["a.org", "10.0.0.1"].'),
+        (ACME | {"nginx_lb_tls_names": ["*.a.org"]}, "which it does not for addresses and wildcards."),
+        (ACME | {"nginx_lb_tls_acme_email": ""}, "and nginx_lb_tls_acme_email is ''. Set it to"),
+        (ACME | {"nginx_lb_tls_acme_server": "http://a"}, "nginx_lb_tls_acme_server is 'http://a'; it must be"),
+        (ACME | {"nginx_lb_listen": []}, "the ACME server asks at port 80. Set it to"),
+    ],
+)
+def test_what_cannot_be_had_of_tls_is_refused(wishes: dict[str, Any], said: str) -> None:
+    (refusal,) = refusals("Debian", "12.13", **wishes)
+    assert said in refusal
+
+
+def test_what_can_be_had_of_tls_is_not_refused() -> None:
+    on_the_host = GIVEN | {"nginx_lb_tls_certificate": "/etc/ssl/own.pem", "nginx_lb_tls_key": "/etc/ssl/own.key"}
+    names = {"nginx_lb_tls_names": ["lb1", "a.example.org", "*.example.org", "10.0.0.5", "2001:db8::5", "::1"]}
+    for wishes in (ACME, GIVEN | names, on_the_host, {"nginx_lb_tls": "self_signed"} | names, names):
+        assert refusals("Debian", "12.13", **wishes) == []
+    open_to_all = {"nginx_lb_open": False, "nginx_lb_listen": ["127.0.0.1:80"], "nginx_lb_tls": "self_signed"}
+    assert len(refusals("Debian", "12.13", **open_to_all)) == 1, "it has no key"

@@ -27,6 +27,7 @@ _SERVER = re.compile(
     r"(?: # (?P<id>\S+))?(?P<reason> \((?:maintenance|health)\))?)",
     re.MULTILINE,
 )
+_SHOWN = re.compile(r"^\s*ssl_certificate (\S+);", re.MULTILINE)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _UTC_TIME, _GENERALIZED_TIME, _SEQUENCE, _VERSION_TAG = 0x17, 0x18, 0x30, 0xA0
 
@@ -79,7 +80,7 @@ def host(metrics: Metrics, settings: Mapping[str, Any], root: Path) -> None:
         )
         about = "Size of the file system of the models."
         metrics.gauge("gpuhosts_model_store_size_bytes", about, room.f_blocks * room.f_frsize)
-    for path in settings["certificates"]:
+    for path in [*settings["certificates"], *front_door_certificates(settings, root)]:
         about = "When the first certificate of a file expires, in seconds since 1970; 0: it cannot be read."
         labels = {"path": path}
         metrics.gauge("gpuhosts_certificate_expiry_timestamp_seconds", about, _expiry(root / path.lstrip("/")), labels)
@@ -90,6 +91,15 @@ def host(metrics: Metrics, settings: Mapping[str, Any], root: Path) -> None:
     if stamp.exists():
         about = "When a run of the playbooks last found this host as it shall be, or made it so, in seconds since 1970."
         metrics.gauge("gpuhosts_last_converged_timestamp_seconds", about, stamp.stat().st_mtime)
+
+
+def front_door_certificates(settings: Mapping[str, Any], root: Path) -> list[str]:
+    """Paths of what the front door shows, which nobody has to name; without those that somebody has named."""
+    configuration = root / settings["front_door_configuration"].lstrip("/")
+    if not settings["front_door_log"] or not configuration.exists():
+        return []
+    shown = _SHOWN.findall(configuration.read_text(encoding="utf-8"))
+    return [path for path in shown if path not in settings["certificates"]]
 
 
 def _rolled_back(mark: Path) -> float | None:

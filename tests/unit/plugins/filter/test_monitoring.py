@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuhosts.vllm.plugins.filter.monitoring import alertmanagers, observers, prometheus_url
+from ansible_collections.gpuhosts.vllm.plugins.filter.monitoring import (
+    FRONT_DOOR_CERTIFICATE,
+    alertmanagers,
+    front_door,
+    observers,
+    prometheus_url,
+)
+
+from tests.defaults import constants
+
+ROLE = Path(__file__).resolve().parents[4] / "roles/nginx_lb"
 
 GIVEN = {"fleet_alertmanager_url": "https://alerts.example.com"}
 
@@ -63,3 +74,28 @@ def test_another_one_is_asked_once(names: list[str], host: str) -> None:
 )
 def test_prometheus_is_asked_as_it_listens(variables: dict[str, Any], url: str) -> None:
     assert prometheus_url(variables) == url
+
+
+TLS = {"ansible_host": "10.0.0.5", "nginx_lb_tls": "given"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "certificate"),
+    [
+        ({"ansible_host": "10.0.0.5", "nginx_lb_tls_listen": ["443"]}, "http://10.0.0.5", ""),
+        (TLS, "https://10.0.0.5", FRONT_DOOR_CERTIFICATE),
+        (TLS | {"nginx_lb_tls_certificate": "-----BEGIN "}, "https://10.0.0.5", FRONT_DOOR_CERTIFICATE),
+        (TLS | {"nginx_lb_tls_certificate": "/a.pem"}, "https://10.0.0.5", "/a.pem"),
+        (TLS | {"nginx_lb_tls_listen": ["*:8443 backlog=9"]}, "https://10.0.0.5:8443", FRONT_DOOR_CERTIFICATE),
+        (TLS | {"nginx_lb_tls_listen": ["10.0.0.9:443"]}, "https://10.0.0.9", FRONT_DOOR_CERTIFICATE),
+        (TLS | {"nginx_lb_tls_listen": ["[::]:8443"]}, "https://10.0.0.5:8443", FRONT_DOOR_CERTIFICATE),
+    ],
+)
+def test_a_front_door_is_asked_as_it_listens(variables: dict[str, Any], url: str, certificate: str) -> None:
+    assert front_door("lb1", {"lb1": variables}) == {"url": url, "certificate": certificate}
+
+
+def test_the_certificate_is_where_the_role_has_it() -> None:
+    said = constants(ROLE)
+    assert f"{said['_nginx_lb_tls_directory']}/certificate.pem" == FRONT_DOOR_CERTIFICATE
+    assert said["_nginx_lb_tls_own_certificate"] == "{{ _nginx_lb_tls_directory }}/certificate.pem"

@@ -387,23 +387,23 @@ def test_one_that_runs_and_does_not_answer_is_a_failure(configure: Configure, ur
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
-    [("web.conf", ["restart web.service"]), ("routes", ["reload web.service"]), ("targets", [])],
+    ("name", "verbs"),
+    [("web.conf", ["restart"]), ("routes", ["reload"]), ("targets", []), ("somebody's", ["reload"])],
 )
-def test_what_a_run_wrote_that_was_killed_then_is_taken_up_by_the_next(
-    configure: Configure, tmp_path: Path, name: str, told: list[str]
+def test_what_a_run_wrote_that_was_killed_then_is_taken_up_by_the_next_and_what_somebody_else_wrote(
+    configure: Configure, tmp_path: Path, name: str, verbs: list[str]
 ) -> None:
-    files = {"web.conf": "a\n", "routes": "b\n", "targets": "c\n"}
-    configure(files)
+    files, reads = {"web.conf": "a\n", "routes": "b\n", "targets": "c\n"}, [str(tmp_path / "somebody's")]
+    configure(files, reads=reads)
     said(tmp_path)
     (tmp_path / name).write_text("new\n")
+    files |= {name: "new\n"} if name in files else {}
+    would = configure(files, reads=reads, _ansible_check_mode=True)
 
-    would = configure(files | {name: "new\n"}, _ansible_check_mode=True)
-
-    assert (would["changed"], would["files"], would["diff"]) == (bool(told), [], [])
-    assert configure(files | {name: "new\n"})["steps"] == would["steps"]
-    assert said(tmp_path) == told
-    assert not configure(files | {name: "new\n"})["changed"]
+    assert (would["changed"], would["files"], would["diff"]) == (bool(verbs), [], [])
+    assert configure(files, reads=reads)["steps"] == would["steps"]
+    assert said(tmp_path) == [f"{verb} web.service" for verb in verbs]
+    assert not configure(files, reads=reads)["changed"]
 
 
 def test_a_restart_or_a_reload_by_somebody_else_counts(configure: Configure, tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_hosts_of_services() -> None:
         ("NGINX", None, 8443),
         ("NGINX", "127.0.0.1", 8080),
     ]
+    assert ("NGINX", None, 444) not in ports(wanted("lb1", {}, nginx_lb_tls_listen=["444"]))
+    assert ("NGINX", None, 444) in ports(wanted("lb1", {}, nginx_lb_tls_listen=["444"], nginx_lb_tls="given"))
     ours = [("Alertmanager", "127.0.0.1", 9093), ("Prometheus", "10.0.0.3", 9091)]
     assert ports(wanted("mon1", {}))[1:] == ours
     assert ports(wanted("mon1", {}, fleet_alertmanager_url="http://alerts.example.com"))[1:] == ours[1:]
