@@ -10,7 +10,7 @@ from tests.lab.vendor.nvidia import VERSIONS
 
 from . import fleet
 from .fleet import ALERTMANAGER, GPU2, PAIR
-from .watch import Seen, Watch
+from .watch import Seen, Watch, about
 
 SILENCE_AFTER = timedelta(seconds=120)  # roles/maintenance: until what is there again has been scraped
 
@@ -25,17 +25,6 @@ def silences() -> dict[str, datetime]:
 @pytest.fixture
 def seen(watch: Watch) -> Seen:
     return watch.anew()
-
-
-def about(labels: dict[str, str], host: str = "") -> bool:
-    """Whether an alert is about what is worked on: at this pace, a busy machine may make others by late scrapes."""
-    names = [labels.get(name, "") for name in ("model", "instance_id", "id")]
-    ours = {"{}:{}".format(*place) for engine, place in fleet.engines().items() if engine.startswith(f"{PAIR}-")}
-    return (
-        any(name == PAIR or name.startswith(f"{PAIR}-") for name in names)
-        or labels.get("server") in ours
-        or (host != "" and labels.get("host") == host)
-    )
 
 
 def judge(seen: Seen, expected: set[str], host: str = "") -> None:

@@ -21,6 +21,7 @@ from tests.lab.settings import ROOT
 
 from . import fleet
 from .fleet import FRONT_DOOR, GPU1, GPU2, PAIR
+from .watch import Watch, about
 
 # Nothing is looked at but the engines: the driver is not the subject, and the stages before have been run.
 UPDATE = ("playbooks/update.yml", "--skip-tags", "hardware,preflight")
@@ -89,13 +90,22 @@ def assert_well(seen: Load, *variables: str) -> None:
     assert drained() == ""
 
 
+def told(watch: Watch) -> list[tuple[str, str]]:
+    """Alerts about the pair or its hosts of which somebody was told since the watch began anew, with their hosts."""
+    alerts = [labels for place in (watch.seen.active, watch.seen.told) for labels in sum(place.values(), [])]
+    ours = [labels for labels in alerts if about(labels, GPU1) or about(labels, GPU2)]
+    return sorted({(labels["alertname"], labels.get("host", "")) for labels in ours})
+
+
 @pytest.fixture(scope="module", autouse=True)
-def known() -> str:
-    """The pair as it is to be before and after each test."""
+def known(watch: Watch) -> str:
+    """The pair as it is to be before and after each test, and as it comes to be without an alert."""
+    watch.anew()
     with load() as seen:
         run = update(WISH="first")
     assert run.code == 0
     assert_well(seen, 'WISH="first"')
+    assert told(watch) == []
     return "first"
 
 
@@ -120,6 +130,11 @@ def test_an_update_that_fails_goes_back_by_itself(env: dict[str, str], reason: s
     assert_well(seen, 'WISH="first"')
     assert reason in json.loads(fleet.shell(GPU1, f"cat {MARK}"))["reason"]
     assert fleet.shell(GPU2, f"ls {MARK} 2>/dev/null || true") == ""
+
+
+def test_one_alert_tells_of_it(watch: Watch) -> None:
+    assert watch.wait(lambda seen: "HostRolledBack" in seen.told, 90)
+    assert told(watch) == [("HostRolledBack", GPU1)]
 
 
 def test_a_canary_that_does_not_do_well_goes_back_before_the_others_follow() -> None:

@@ -108,3 +108,14 @@ def watching() -> Iterator[Watch]:
         finally:
             watch.end()
             server.shutdown()
+
+
+def about(labels: dict[str, str], host: str = "") -> bool:
+    """Whether an alert is about what is worked on: at this pace, a busy machine may make others by late scrapes."""
+    names = [labels.get(name, "") for name in ("model", "instance_id", "id")]
+    ours = {"{}:{}".format(*place) for engine, place in fleet.engines().items() if engine.startswith(f"{fleet.PAIR}-")}
+    return (
+        any(name == fleet.PAIR or name.startswith(f"{fleet.PAIR}-") for name in names)
+        or labels.get("server") in ours
+        or (host != "" and labels.get("host") == host)
+    )

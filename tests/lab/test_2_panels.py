@@ -33,6 +33,7 @@ NOT_HERE_EITHER = {
     "gpu:xid:last": "no GPU has failed",
     "gpuhosts_fabric_manager_mismatch": "its GPUs have no NVSwitch",
     "gpuhosts_keeper_waits": "told while a keeper waits for other nodes",
+    "gpuhosts_rolled_back": "no update has failed",
     "prometheus_remote_storage": "there is no remote storage",
 }
 
