@@ -92,7 +92,8 @@ def assert_well(seen: Load, *variables: str) -> None:
 
 def told(watch: Watch) -> list[tuple[str, str]]:
     """Alerts about the pair or its hosts of which somebody was told since the watch began anew, with their hosts."""
-    alerts = [labels for place in (watch.seen.active, watch.seen.told) for labels in sum(place.values(), [])]
+    places = (watch.seen.active, watch.seen.told)
+    alerts = [labels for place in places for several in place.values() for labels in several]
     ours = [labels for labels in alerts if about(labels, GPU1) or about(labels, GPU2)]
     return sorted({(labels["alertname"], labels.get("host", "")) for labels in ours})
 
