@@ -27,7 +27,12 @@ RULES: list[dict[str, Any]] = [rule for group in groups({}, "https://example.com
 KINDS = {".conf", ".j2", ".py", ".yml"}
 # What pages name and no role brings.
 SYSTEM_UNITS = {"certbot", "logrotate"}
-SYSTEM_PATHS = {"/run/reboot-required.pkgs", "/var/log/apt/history.log", "/var/log/dnf.log"}
+SYSTEM_PATHS = {
+    "/run/reboot-required.pkgs",
+    "/var/log/apt/history.log",
+    "/var/log/dnf.log",
+    "/var/log/letsencrypt/letsencrypt.log",
+}
 # Every series that rules and pages name and no recording has. A recording that has one takes it off this list.
 UNRECORDED = {
     "gpuhosts_keeper_end_seconds": "told once an epoch has ended",
