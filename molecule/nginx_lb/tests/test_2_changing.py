@@ -49,7 +49,7 @@ def test_a_drained_server_ends_its_streams_and_gets_no_new_request(
     assert [stream.result().tokens for stream in streams] == [100] * len(streams)
     for front_door, text in zip(front_doors, before, strict=True):
         drained = front_door.host.file("/etc/nginx/nginx.conf").content_string
-        assert drained == text.replace("9003 max_fails=1 fail_timeout=1s;", "9003 max_fails=1 fail_timeout=1s down;")
+        assert drained == text.replace("9003 max_fails=3 fail_timeout=1s;", "9003 max_fails=3 fail_timeout=1s down;")
     again = play("drain.yml", "--extra-vars", "state=drained")
     assert again.stdout.count("changed=0") == len(front_doors), again.stdout
 
