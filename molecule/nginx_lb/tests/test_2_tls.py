@@ -85,12 +85,15 @@ def begin(door: FrontDoor) -> None:
 
 def go_on(door: FrontDoor) -> bool:
     """Whether tokens of all of them still come; they are ended then."""
-    counts = []
-    for _ in range(2):
-        counts.append([int(door.host.check_output(f"grep -c ^data: /tmp/stream-{version}")) for version in VERSIONS])
-        time.sleep(0.5)
+
+    def tokens() -> list[int]:
+        return [int(door.host.check_output(f"grep -c ^data: /tmp/stream-{version}")) for version in VERSIONS]
+
+    before, deadline, more = tokens(), time.monotonic() + 5, False
+    while not more and time.monotonic() < deadline:
+        more = all(then < now for then, now in zip(before, tokens(), strict=True))
     door.host.check_output("systemctl stop " + " ".join(f"stream-{version}" for version in VERSIONS))
-    return all(before < after for before, after in zip(*counts, strict=True))
+    return more
 
 
 def put(host: Any, path: str, text: str) -> None:
