@@ -62,6 +62,33 @@ def test_a_name_that_would_break_the_configuration_is_refused(change: Callable[.
     assert "every model is named with lower-case letters" in change(nginx_lb_models=[{"name": "a; b", "servers": []}])
 
 
+def test_an_engine_that_stands_still_and_is_healthy_is_out_where_tokens_are_asked_for(
+    front_doors: list[FrontDoor], change: Callable[..., str]
+) -> None:
+    assert not change(nginx_lb_health_probe=0.5, nginx_lb_health_probe_timeout=1)
+    fault = """curl --silent --fail --data '{"fault": "%s"}' http://127.0.0.1:9003/stand_in/fault"""
+    for front_door in front_doors:
+        front_door.host.check_output(fault % "hang")
+    for front_door in front_doors:
+        _until(lambda front_door=front_door: "answers no request for a token" in _state(front_door))  # type: ignore[misc]
+        answers = [front_door.post(model="big") for _ in range(4)]
+        assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9004)}
+        front_door.host.check_output(fault % "")
+    for front_door in front_doors:
+        _until(lambda front_door=front_door: '"down"' not in _state(front_door))  # type: ignore[misc]
+
+
+def _state(front_door: FrontDoor) -> str:
+    return str(front_door.host.file("/var/lib/gpuhosts-front-door/state.json").content_string)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_without_models_the_front_door_says_so(front_doors: list[FrontDoor], change: Callable[..., str]) -> None:
     before = [master(front_door) for front_door in front_doors]
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from front_door_health import LATE, Health, Judge, Limits, ask, read_limits
+from front_door_health import (
+    LATE,
+    STANDS,
+    Asker,
+    Health,
+    Judge,
+    Limits,
+    ask,
+    ask_for_a_token,
+    authorization,
+    read_limits,
+)
 from front_door_state import FrontDoor
 
 REFUSES = "refuses connections"
@@ -105,6 +118,66 @@ def test_what_a_server_does_not_say(server: tuple[socket.socket, str]) -> None:
     assert ask(name, 0.1) == LATE  # the kernel accepts for it
     listening.close()
     assert ask(name, 5) == "refuses connections"
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", ""),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", ""),  # a model that makes no text
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", ""),  # a full queue
+        (b"HTTP/1.1 500 Internal Server Error\r\n\r\n", STANDS),
+        (b"", ""),  # it ends: its health tells
+    ],
+)
+def test_who_gives_a_token_does_not_stand_still(server: tuple[socket.socket, str], says: bytes, why: str) -> None:
+    listening, name = server
+    asked = []
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            asked.append(connection.recv(4096))
+            connection.sendall(says)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert ask_for_a_token(name, "m", "Bearer k", 5) == why
+    thread.join()
+    head, _, body = asked[0].partition(b"\r\n\r\n")
+    assert b"\r\nAuthorization: Bearer k" in head
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body)["max_tokens"] == 1
+
+
+def test_one_that_gives_no_token_is_out_although_it_is_healthy_unless_it_is_the_last(
+    server: tuple[socket.socket, str],
+) -> None:
+    _, name = server
+    assert ask_for_a_token(name, "m", "", 0.1) == STANDS
+    heard: queue.Queue[tuple[str, str]] = queue.Queue()
+    asker = Asker(name, "m", Limits(timeout=0.01, probe=0.01, probe_timeout=0.01), heard)
+    threading.Thread(target=asker.probe, daemon=True).start()
+    deadline = time.monotonic() + 5
+    while not asker.stands:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    asker.ended.set()
+    judges = {last: Judge(Limits()) for last in (False, True)}
+    verdicts = {
+        last: [judge.hear(name, asker.stands, second, down=False, last=last) for second in range(2)]
+        for last, judge in judges.items()
+    }
+    assert verdicts == {False: ["", "out"], True: ["", ""]}
+
+
+def test_the_key_of_the_engines_is_that_of_nginx(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.conf"
+    assert authorization(keys) == ""
+    keys.write_text('map "" $engine_authorization {\n    default "Bearer s3cret";\n}\n')
+    assert authorization(keys) == "Bearer s3cret"
+    keys.write_text('map "" $engine_authorization {\n    default $http_authorization;\n}\n')
+    assert authorization(keys) == ""
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 Usage: ``front_door_health.py FILE`` runs as the file says, ``front_door_health.py --check FILE`` reads it only.
 
 A thread asks each server; one loop judges what they hear, keeps it in the state (front_door_state) and lets NGINX
-reload where a server goes out or comes in.
+reload where a server goes out or comes in. Where the file says so, another thread asks each server for a token now and
+then: an engine that has come to a standstill still answers for its health.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from typing import Any
 from front_door_sockets import end_connections
 from front_door_state import FrontDoor, State, is_out, servers
 
-__all__ = ["LATE", "Judge", "Limits", "Server", "ask", "read_limits"]
+__all__ = ["LATE", "STANDS", "Judge", "Limits", "Server", "ask", "ask_for_a_token", "read_limits"]
 
 LATE = "accepts connections and does not answer"
+STANDS = "answers no request for a token"
 PATIENCE = 10.0  # seconds without news from a thread, and the watchdog hears nothing of this process either
 OVERSLEPT = 1.5  # times its limit that a question took, and it was this host that was late
 MOST = 1 << 12  # bytes of an answer in which its first line must be
+KEYS = Path("/etc/nginx/keys.conf")  # of the role, with what the engines get to hear
+AUTHORIZATION = re.compile(r"map \"\" \$engine_authorization \{\s*default \"(Bearer [^\"]+)\";")
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 USER = re.compile(r"^user (\S+);", re.MULTILINE)
 
@@ -50,6 +54,8 @@ class Limits:
     flap_window: float = 600.0
     flap_hold: float = 30.0  # seconds in which it has answered every time
     reset: float = 5.0  # seconds of silence after it went out until its connections are ended; 0: never
+    probe: float = 0.0  # seconds from one request for a token to the next; 0: none
+    probe_timeout: float = 30.0  # seconds for a whole answer to it
 
 
 def read_limits(path: Path) -> Limits:
@@ -113,7 +119,7 @@ class Judge:
                 return "reset"
             return ""
         # One that is late may only be busy. Where nobody else would answer, that is better than nothing.
-        if server.misses < self.limits.misses or (why == LATE and last):
+        if server.misses < self.limits.misses or (why in (LATE, STANDS) and last):
             return ""
         server.outs.append(now)
         server.reset = False
@@ -122,15 +128,34 @@ class Judge:
 
 def ask(server: str, timeout: float) -> str:
     """Ask a server for its health; what is wrong with it, or ""."""
+    status, why = _status(server, f"GET /health HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n", timeout)
+    return why or ("" if status == 200 else f"answers {status}")
+
+
+def ask_for_a_token(server: str, model: str, authorization: str, timeout: float) -> str:
+    """Ask a server for one token of a model; STANDS, or "".
+
+    Whoever says that the queue is full, the key is wrong or the model makes no text does answer. Whoever takes no
+    connection is not for this question.
+    """
+    body = json.dumps({"model": model, "prompt": "Hi", "max_tokens": 1})
+    lines = ["POST /v1/completions HTTP/1.1", f"Host: {server}", "Connection: close", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(body)}", *([f"Authorization: {authorization}"] if authorization else [])]
+    status, why = _status(server, "\r\n".join([*lines, "", body]), timeout)
+    return STANDS if why == LATE or status in (500, 502, 504) else ""
+
+
+def _status(server: str, request: str, timeout: float) -> tuple[int, str]:
+    """The status that a server answers with, or what is wrong with it."""
     address, _, port = server.rpartition(":")
     deadline = time.monotonic() + timeout
     try:
         connection = socket.create_connection((address, int(port)), timeout=timeout)
     except OSError as error:
-        return "refuses connections" if isinstance(error, ConnectionRefusedError) else f"cannot be reached: {error}"
+        return 0, "refuses connections" if isinstance(error, ConnectionRefusedError) else f"cannot be reached: {error}"
     with connection:
         try:
-            connection.sendall(f"GET /health HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n".encode())
+            connection.sendall(request.encode())
             said = b""
             while b"\n" not in said and len(said) < MOST:
                 connection.settimeout(max(0.001, deadline - time.monotonic()))
@@ -139,13 +164,11 @@ def ask(server: str, timeout: float) -> str:
                     break
                 said += piece
         except socket.timeout:
-            return LATE
+            return 0, LATE
         except OSError as error:
-            return f"breaks the connection off: {error}"
+            return 0, f"breaks the connection off: {error}"
     status = STATUS.match(said)
-    if not status:
-        return "says nothing in HTTP"
-    return "" if status[1] == b"200" else f"answers {status[1].decode()}"
+    return (int(status[1]), "") if status else (0, "says nothing in HTTP")
 
 
 def say(text: str) -> None:
@@ -175,23 +198,39 @@ Heard = tuple[str, str]  # a server, and what was wrong with it
 class Asker(threading.Thread):
     """Asks one server until it is told to stop."""
 
-    def __init__(self, server: str, limits: Limits, heard: queue.Queue[Heard]) -> None:
+    def __init__(self, server: str, model: str, limits: Limits, heard: queue.Queue[Heard]) -> None:
         super().__init__(daemon=True, name=server)
-        self.server, self.limits, self.heard = server, limits, heard
+        self.server, self.model, self.limits, self.heard = server, model, limits, heard
+        self.stands = ""  # what the last request for a token has shown
         self.ended = threading.Event()
         self.last = time.monotonic()
 
     def run(self) -> None:
         """Ask, and ask sooner after a miss: two of them shall be known before the third second is over."""
+        if self.limits.probe:
+            threading.Thread(target=self.probe, daemon=True, name=f"{self.server}: tokens").start()
         while not self.ended.is_set():
             began = time.monotonic()
-            why = ask(self.server, self.limits.timeout)
+            why = ask(self.server, self.limits.timeout) or self.stands
             self.last = time.monotonic()
             # Where this process itself had to wait for a processor, it knows nothing of the server.
             if not (why == LATE and self.last - began > OVERSLEPT * self.limits.timeout):
                 self.heard.put((self.server, why))
             pause = self.limits.interval / 2 if why else self.limits.interval
             self.ended.wait(max(0.05, began + pause - self.last))
+
+    def probe(self) -> None:
+        """Ask for a token, again and again."""
+        while not self.ended.wait(self.limits.probe):
+            self.stands = ask_for_a_token(self.server, self.model, authorization(), self.limits.probe_timeout)
+
+
+def authorization(keys: Path = KEYS) -> str:
+    """What the engines get to hear, of the file that NGINX reads it from; it may be another one any time."""
+    with contextlib.suppress(OSError):
+        found = AUTHORIZATION.search(keys.read_text(encoding="utf-8"))
+        return found[1] if found else ""
+    return ""
 
 
 class Health:
@@ -227,7 +266,7 @@ class Health:
             self.askers.pop(gone).ended.set()
             self.judge.servers.pop(gone, None)
         for new in sorted(set(self.models) - set(self.askers)):
-            self.askers[new] = Asker(new, self.judge.limits, self.heard)
+            self.askers[new] = Asker(new, min(self.models[new]), self.judge.limits, self.heard)
             self.askers[new].start()
 
     def last(self, server: str, state: State) -> bool:
