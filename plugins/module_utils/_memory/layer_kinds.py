@@ -99,7 +99,8 @@ def layer_kinds(config: Mapping[str, Any], count: int) -> list[str]:
     patterned = _pattern_kinds(config, count)
     if patterned:
         return patterned
-    if config.get("model_type") in ("mamba", "mamba2", "falcon_mamba"):
+    # The last one has its attention layers in layer_types only.
+    if config.get("model_type") in ("mamba", "mamba2", "falcon_mamba", "granitemoehybrid"):
         return [LINEAR] * count
     if config.get("kv_lora_rank") and config.get("model_type") not in NOT_MLA:
         return [MLA] * count

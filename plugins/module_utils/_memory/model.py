@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "CHUNKED",
+    "CROSS",
     "FULL",
     "LINEAR",
     "MLA",
@@ -33,6 +34,7 @@ SLIDING = "sliding"  # the last `window` tokens
 CHUNKED = "chunked"  # the current chunk of `window` tokens (Llama 4)
 MLA = "mla"  # every token, as one compressed vector that is not sharded (DeepSeek)
 LINEAR = "linear"  # a state of fixed size (Mamba, gated delta net, ...)
+CROSS = "cross"  # what an encoder made of the input (Whisper), beside the decoder's own tokens
 NONE = "none"  # nothing (only a feed-forward part, or a layer that reads the cache of an earlier one)
 
 
@@ -83,7 +85,8 @@ class Layer:
     state side by side (Falcon-H1). ``kv_heads``, ``head_size`` (of keys) and ``value_size`` give what a
     token costs; an MLA layer has one head of ``kv_lora_rank + qk_rope_head_dim`` and no values. ``window`` is the
     sliding window or chunk in tokens. ``indexer`` is the bytes per token of a sparse-attention indexer (DeepSeek
-    V3.2), else 0. ``intermediate`` is the width of a dense feed-forward part (0: none), ``moe`` whether it has experts.
+    V3.2), else 0. ``cross``: the layer also keeps keys and values of an encoder's output. ``intermediate`` is the width
+    of a dense feed-forward part (0: none), ``moe`` whether it has experts.
     """
 
     kind: str
@@ -93,6 +96,7 @@ class Layer:
     window: int = 0
     state: State | None = None
     indexer: int = 0
+    cross: bool = False
     intermediate: int = 0
     moe: bool = False
     tensors: tuple[Tensor, ...] = ()

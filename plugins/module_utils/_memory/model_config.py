@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .._errors import ModelConfigError
+from .._releases.architectures import ENCODER_ONLY
+from .class_defaults import completed
 from .context_length import max_model_len, original_len, rope_elements
 from .feed_forward import read_moe
 from .layer_kinds import LETTERS
@@ -19,7 +22,7 @@ from .layers import read_layers
 from .model import LINEAR, NONE, ModelSpec, Weights
 from .quantization import read_quantization
 from .shape import DTYPE_BYTES, first, read_shape, text_config
-from .towers import TOWER_DEFAULT, TOWERS, tower_bytes
+from .towers import TOWER_DEFAULT, TOWERS, tower_bytes, towers_of
 from .weight_files import formula_bytes, weights_from_headers
 
 __all__ = ["read_model"]
@@ -39,11 +42,6 @@ _KNOWN_TYPES = frozenset(
         "hunyuan_v1_moe", "arcee", "apertus", "dots1", "minicpm", "qwen", "bloom", "mpt", "gpt_bigcode",
     }
 )  # fmt: skip
-# transformers' config classes that tie the embeddings unless the file says otherwise.
-_TIED_DEFAULT = frozenset(
-    {"gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "falcon", "mpt", "cohere", "cohere2",
-     "gpt_bigcode", "starcoder2", "phi", "mamba", "mamba2", "falcon_mamba"}
-) - {"phi"}  # fmt: skip
 
 
 def _warnings(model_type: str, text_type: str, architecture: str, text: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,10 +98,11 @@ def _hold_against(total_bytes: int, formula: int, *, known: bool) -> None:
 
 def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_bytes: int | None) -> ModelSpec:
     """The work of :func:`read_model`."""
+    config = completed(config)
     text = text_config(config)
     if text.get("model_type") == "nemotron_h" and isinstance(text.get("layers_block_type"), Sequence):
         text["hybrid_override_pattern"] = "".join(LETTERS[kind] for kind in text.pop("layers_block_type"))
-    model_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
+    model_type, text_type = str(config.get("model_type") or ""), str(text.get("model_type") or "")
     architectures = config.get("architectures") or text.get("architectures") or [""]
     architecture = str(architectures[0])
     shape = read_shape(text)
@@ -117,15 +116,18 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     dtype_bytes = DTYPE_BYTES.get(dtype, 2)
     moe = read_moe(text)
     layers = read_layers(text, shape, moe, count)
+    if architecture in ENCODER_ONLY or text.get("is_causal", config.get("is_causal")) is False:
+        layers = tuple(replace(layer, kind=NONE) for layer in layers)
     keeping = [layer for layer in layers if layer.kind not in (LINEAR, NONE)]
     if any(min(layer.kv_heads, layer.head_size, layer.value_size or 1) < 1 for layer in keeping):
         raise ModelConfigError("config.json gives no attention heads, or heads without a size")
     quantization = read_quantization({**text, **config}, model_type)
-    tied = bool(
-        first(config, "tie_word_embeddings", default=text.get("tie_word_embeddings", model_type in _TIED_DEFAULT))
-    )
+    # Of a model that sees, the outer configuration decides (config/vllm.py, with_hf_config).
+    pooling = architecture in ENCODER_ONLY or bool(_POOLING.search(architecture))
+    # What pools has no output layer.
+    tied = pooling or bool(first(config, "tie_word_embeddings", default=text.get("tie_word_embeddings", False)))
     vocabulary = int(first(text, "vocab_size", "padded_vocab_size", default=0) or 0)
-    multimodal = any(config.get(key) for key in ("vision_config", "audio_config", "visual", "vision_tower"))
+    multimodal = bool(towers_of(config)) or any(config.get(key) for key in ("visual", "vision_tower"))
     formula = formula_bytes(layers, shape, vocabulary, tied, dtype_bytes, quantization)
     tower = tower_bytes(config, dtype_bytes) if multimodal else 0
     weights = Weights(formula + tower, tower, "formula")
@@ -141,7 +143,6 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
         raise ModelConfigError(f"config.json says that the longest context is {length} tokens")
     seen = TOWERS.get(model_type, TOWER_DEFAULT) if multimodal else None
     notes = _warnings(model_type, text_type, architecture, text)
-    pooling = bool(_POOLING.search(architecture))
     return ModelSpec(
         architecture=architecture,
         model_type=model_type,

@@ -34,6 +34,21 @@ _ENDINGS = (
 # Of the registry, those whose class does something else than the ending says, or that have none of the endings.
 _KNOWN = {
     **dict.fromkeys(("BertForMaskedLM", "RobertaForMaskedLM"), "embed"),
+    # Their classes are those of the language models.
+    **dict.fromkeys(
+        (
+            "ChatGLMModel",
+            "DeepseekV3BidirectionalModel",
+            "Gemma2Model",
+            "LlamaModel",
+            "MistralModel",
+            "MossAudioModel",
+            "Qwen2Model",
+            "Qwen2_5OmniModel",
+            "UltravoxModel",
+        ),
+        "generate",
+    ),
     # They embed each token, and compare these: late interaction, which answers to /score.
     **dict.fromkeys(
         (
@@ -53,6 +68,7 @@ _KNOWN = {
     ),
     "JinaVLForRanking": "score",  # a classifier, to which vLLM gives one label
     # Each token gets a reward: classes of tokens.
+    **dict.fromkeys(("ClefFlashForJointSchema", "ClefOmniForJointSchema"), "classify"),
     **dict.fromkeys(("InternLM2ForRewardModel", "Qwen2ForRewardModel", "Qwen2ForProcessRewardModel"), "classify"),
     # supports_transcription_only: they answer to audio, and to nothing else.
     **dict.fromkeys(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["EMBEDDING_EVERYWHERE", "HEAD_EVERYWHERE", "METHOD_CAPABILITY", "NO_FP16", "NO_PIPELINE"]
+__all__ = [
+    "EMBEDDING_EVERYWHERE",
+    "ENCODER_ONLY",
+    "HEAD_EVERYWHERE",
+    "METHOD_CAPABILITY",
+    "NO_FP16",
+    "NO_PIPELINE",
+]
 
 # `get_min_capability` of each method of quantisation, as (major, minor); the others run wherever the wheels do.
 METHOD_CAPABILITY: dict[str, tuple[int, int]] = {
@@ -35,13 +42,60 @@ NO_PIPELINE = frozenset(
         "IQuestLoopCoderForCausalLM",
         "Idefics3ForConditionalGeneration",
         "Mamba2ForCausalLM",
+        "NemotronH_Nano_Omni_Reasoning_V3",
         "NemotronH_Nano_VL_V2",
+        "NemotronH_Omni_Reasoning_V3",
+        "NemotronH_Super_Omni_Reasoning_V3",
         "NemotronParseForConditionalGeneration",
         "PaddleOCRVLForConditionalGeneration",
         "Phi4MMForCausalLM",
         "SmolVLMForConditionalGeneration",
         "WhisperForConditionalGeneration",
         "Zamba2ForCausalLM",
+    }
+)
+
+# Architectures whose tokens see those before and after them, so that nothing is kept between steps: their layers are
+# `EncoderOnlyAttention` (models/{bert,bert_with_rope,roberta,modernbert,siglip,...}.py, and those of models/config.py
+# that set `is_causal` to False).
+ENCODER_ONLY = frozenset(
+    {
+        "BertForMaskedLM",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+        "BertModel",
+        "BertSpladeSparseEmbeddingModel",
+        "BgeM3EmbeddingModel",
+        "ColBERTJinaRobertaModel",
+        "ColBERTLfm2Model",
+        "ColBERTModernBertModel",
+        "ColModernVBertForRetrieval",
+        "ColUltraVBertForRetrieval",
+        "EmbeddingGemma2Model",
+        "GteModel",
+        "GteNewForSequenceClassification",
+        "GteNewModel",
+        "HF_ColBERT",
+        "Lfm2BidirectionalModel",
+        "LlamaBidirectionalForSequenceClassification",
+        "LlamaBidirectionalModel",
+        "LlamaNemotronVLForSequenceClassification",
+        "LlamaNemotronVLModel",
+        "ModernBertForSequenceClassification",
+        "ModernBertForTokenClassification",
+        "ModernBertModel",
+        "ModernVBertModel",
+        "NomicBertModel",
+        "OpenAIPrivacyFilterForTokenClassification",
+        "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForTokenClassification",
+        "RobertaModel",
+        "SiglipModel",
+        "VoyageQwen3BidirectionalEmbedModel",
+        "XLMRobertaForSequenceClassification",
+        "XLMRobertaForTokenClassification",
+        "XLMRobertaModel",
     }
 )
 

@@ -142,7 +142,7 @@ def test_an_unknown_architecture_is_a_warning() -> None:
     assert "wide" in model.warnings[0]
 
 
-@pytest.mark.parametrize("config", [{}, {"hidden_size": 8}, {"num_hidden_layers": 2}, {"model_type": "clip"}])
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 8}, {"num_hidden_layers": 2}, {"model_type": "resnet"}])
 def test_what_is_no_language_model_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelConfigError):
         read_model(config)
