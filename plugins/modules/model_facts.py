@@ -112,7 +112,10 @@ ansible_facts:
           description: The directory that was read; null for the hub itself.
           type: str
         config:
-          description: The content of C(config.json); C(Infinity) and C(NaN), which JSON does not know, as strings.
+          description:
+            - The content of C(config.json), or of C(params.json) where a model has Mistral's own format alone. What
+              C(hf_quant_config.json) says of quantisation is in it, as C(quantization_config).
+            - C(Infinity) and C(NaN), which JSON does not know, are strings.
           type: dict
         generation:
           description: The content of C(generation_config.json); null without one.

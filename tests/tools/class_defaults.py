@@ -57,6 +57,7 @@ REFUSALS = (
     ImportError,
     LookupError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
@@ -127,6 +128,18 @@ def parts(cls: type, instance: Any) -> Iterator[tuple[str, Any, str]]:
             yield name, part, part.model_type
 
 
+def period(instance: Any) -> int | None:
+    """How often a class makes a layer see everything that makes windows of the others; None where it does not."""
+    kinds = has(instance, "layer_types") or ()
+    if set(kinds) != {"full_attention", "sliding_attention"}:
+        return None
+    full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
+    for every in range(2, 9):
+        if full in (list(range(every - 1, len(kinds), every)), list(range(0, len(kinds), every))):
+            return every
+    return None
+
+
 def changes(part: Any) -> dict[str, Any]:
     """What a part that another class has made differs in from one that its own class makes of nothing."""
     try:
@@ -174,6 +187,8 @@ def table() -> dict[str, dict[str, Any]]:
         except REFUSALS as error:
             print(f"{kind}: its parts are not known ({str(error)[:80]})")
         else:
+            if every := period(instance):
+                row["set"]["sliding_window_pattern"] = every
             row |= {"parts": {}, "text": text_part(instance), "absent": {}, "present": {}}
             for name, part, inner in parts(cls, instance):
                 row["parts"][name] = inner or f"{kind}.{name}"

@@ -26,19 +26,8 @@ from typing import Any
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-# How vLLM says that it does not read or build something.
-FAULTS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+from tests.tools.class_defaults import REFUSALS, classes, plain, stem
+
 SECONDS = 90  # for one architecture
 
 
@@ -46,8 +35,6 @@ def pairs() -> Iterator[tuple[str, str]]:
     """Type of model and architecture, once per architecture."""
     import transformers.models.auto.modeling_auto as auto
     from vllm.model_executor.models.registry import ModelRegistry
-
-    from tests.tools.class_defaults import classes, plain, stem
 
     served = set(ModelRegistry.get_supported_archs())
     found: dict[str, str] = {}
@@ -86,9 +73,12 @@ def built(model: Any) -> dict[str, Any]:
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
     from vllm.model_executor.model_loader.utils import initialize_model
 
+    kinds = getattr(model.hf_text_config, "layer_types", None)  # as EngineArgs.create_engine_config has it
+    window = model.get_sliding_window() if set(kinds or ()) <= {"sliding_attention"} else None
+
     config = VllmConfig(
         model_config=model,
-        cache_config=CacheConfig(block_size=16),
+        cache_config=CacheConfig(block_size=16, sliding_window=window),
         device_config=DeviceConfig("cpu"),
         load_config=LoadConfig(load_format="dummy"),
     )
@@ -117,11 +107,11 @@ def vector(kind: str, architecture: str) -> dict[str, Any]:
     Path(path, "config.json").write_text(json.dumps(config), encoding="utf-8")
     try:
         line, model = resolved(config, path)
-    except FAULTS as error:
+    except REFUSALS as error:
         return {"config": config, "error": str(error).splitlines()[0][:120] if str(error) else type(error).__name__}
     try:
         return line | built(model)
-    except FAULTS as error:  # it needs more than defaults, or another machine
+    except REFUSALS as error:  # it needs more than defaults, or another machine
         print(f"{architecture} is not built: {error!r}"[:160])
         return line
 

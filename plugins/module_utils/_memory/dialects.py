@@ -91,9 +91,15 @@ def _longcat(text: Mapping[str, Any]) -> _Fields:
     }
 
 
+def _gemma4(text: Mapping[str, Any]) -> _Fields:
+    """Heads of layers that see everything are larger (transformers, ``Gemma4TextConfig``)."""
+    return {} if text.get("per_layer_config") else {"global_head_dim": text.get("global_head_dim") or 512}
+
+
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Fields]] = {
     "cohere_asr": _cohere_asr,
     "dbrx": _dbrx,
+    "gemma4_text": _gemma4,
     "longcat_flash": _longcat,
     "nemotron-nas": _nemotron_nas,
 }

@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_OPTIONS",
     "EngineOptions",
     "batch_defaults",
+    "cache_dtype",
     "default_length",
     "kv_options",
     "resolved_batch",
@@ -99,6 +100,11 @@ def resolved_batch(gpu: GpuType, regime: Regime, options: EngineOptions, max_len
     return tokens, min(seqs, tokens)
 
 
+def cache_dtype(model: ModelSpec, options: EngineOptions) -> str:
+    """The type of the KV cache: ``auto`` is what the files ask for, if they do (``resolve_kv_cache_dtype_string``)."""
+    return model.kv_dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype
+
+
 def _block_size(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> int:
     """Tokens per block that the attention kernels ask for (``platforms/cuda.py``: the first backend that fits).
 
@@ -108,7 +114,7 @@ def _block_size(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> int:
     if any(layer.indexer for layer in model.layers):
         return 64
     if model.mla and gpu.compute_capability[0] in (9, 10):
-        return 32 if gpu.compute_capability[0] == 10 else 64 if options.kv_cache_dtype.startswith("fp8") else 16
+        return 32 if gpu.compute_capability[0] == 10 else 64 if cache_dtype(model, options).startswith("fp8") else 16
     return 16
 
 
@@ -124,7 +130,7 @@ def kv_options(
     return KvOptions(
         max_model_len=length,
         block_size=options.block_size or _block_size(model, gpu, options),
-        dtype=options.kv_cache_dtype,
+        dtype=cache_dtype(model, options),
         model_bytes=run_dtype_bytes(options),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,

@@ -168,7 +168,8 @@ class ModelSpec:
     ``dtype_bytes`` is the size of an unquantised weight as stored. ``max_len`` is the longest context in tokens;
     ``original_len`` is that of a LongRoPE model before scaling, else the same.
     ``rope_elements`` is the size of the rotary tables (tokens times rotated dimensions, all tables together).
-    ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model. ``pooling``: the
+    ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model.
+    ``kv_dtype`` is what a KV cache of type ``auto`` becomes, by the files. ``pooling``: the
     model returns vectors or scores, not text.
     ``known`` is False when the formulas were not made for this architecture; ``warnings`` says so in words.
     """
@@ -193,6 +194,7 @@ class ModelSpec:
     moe: Moe | None = None
     quantization: Quantization | None = None
     tower: Tower | None = None
+    kv_dtype: str = "auto"
     pooling: bool = False
     known: bool = True
     warnings: tuple[str, ...] = ()

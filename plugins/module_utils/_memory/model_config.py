@@ -19,8 +19,9 @@ from .context_length import max_model_len, original_len, rope_elements
 from .feed_forward import read_moe
 from .layer_kinds import LETTERS
 from .layers import read_layers
+from .mistral_format import is_params, translated
 from .model import LINEAR, NONE, ModelSpec, Weights
-from .quantization import read_quantization
+from .quantization import read_kv_dtype, read_quantization
 from .shape import DTYPE_BYTES, first, read_shape, text_config
 from .towers import TOWER_DEFAULT, TOWERS, tower_bytes, towers_of
 from .weight_files import formula_bytes, weights_from_headers
@@ -39,7 +40,7 @@ _KNOWN_TYPES = frozenset(
         "exaone4", "nemotron", "nemotron_h", "llava", "llava_next", "pixtral", "internvl_chat", "idefics3", "smollm3",
         "ernie4_5", "ernie4_5_moe", "llama4", "llama4_text", "bamba", "jamba", "mamba", "mamba2", "minimax_m2",
         "seed_oss", "qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_moe_text", "hunyuan_v1_dense",
-        "hunyuan_v1_moe", "arcee", "apertus", "dots1", "minicpm", "qwen", "bloom", "mpt", "gpt_bigcode",
+        "hunyuan_v1_moe", "arcee", "apertus", "dots1", "minicpm", "qwen", "transformer", "bloom", "mpt", "gpt_bigcode",
     }
 )  # fmt: skip
 
@@ -88,9 +89,10 @@ def _hold_against(total_bytes: int, formula: int, *, known: bool) -> None:
     """Raise ModelConfigError where the files cannot be those of a model; ``known``: the formulas follow it.
 
     No type that weights are kept in is so far from the one that the configuration names: float32 has twice the bytes of
-    bfloat16, two bits an eighth.
+    bfloat16, two bits an eighth. The formulas are not a hundred times wrong for any architecture.
     """
-    if total_bytes < 1 or (known and not formula / 10 <= total_bytes <= formula * 5):
+    least, most = (formula / 10, formula * 5) if known else (formula / 100, formula * 100)
+    if total_bytes < 1 or not least <= total_bytes <= most:
         raise ModelConfigError(
             f"its files are said to have {total_bytes} bytes, but by its configuration they have about {formula}"
         )
@@ -98,7 +100,7 @@ def _hold_against(total_bytes: int, formula: int, *, known: bool) -> None:
 
 def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_bytes: int | None) -> ModelSpec:
     """The work of :func:`read_model`."""
-    config = completed(config)
+    config = completed(translated(config) if is_params(config) else config)
     text = text_config(config)
     if text.get("model_type") == "nemotron_h" and isinstance(text.get("layers_block_type"), Sequence):
         text["hybrid_override_pattern"] = "".join(LETTERS[kind] for kind in text.pop("layers_block_type"))
@@ -131,18 +133,18 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     formula = formula_bytes(layers, shape, vocabulary, tied, dtype_bytes, quantization)
     tower = tower_bytes(config, dtype_bytes) if multimodal else 0
     weights = Weights(formula + tower, tower, "formula")
+    notes = _warnings(model_type, text_type, architecture, text)
     if headers:
-        weights = weights_from_headers(headers)
+        found = weights_from_headers(headers)
+        _hold_against(found.total_bytes, weights.total_bytes, known=not notes)
+        weights = found
     elif total_bytes is not None:
-        _hold_against(
-            int(total_bytes), weights.total_bytes, known=not _warnings(model_type, text_type, architecture, text)
-        )
+        _hold_against(int(total_bytes), weights.total_bytes, known=not notes)
         weights = Weights(int(total_bytes), max(0, int(total_bytes) - formula) if multimodal else 0, "size")
     length = max_model_len(text)
     if length < 1:
         raise ModelConfigError(f"config.json says that the longest context is {length} tokens")
     seen = TOWERS.get(model_type, TOWER_DEFAULT) if multimodal else None
-    notes = _warnings(model_type, text_type, architecture, text)
     return ModelSpec(
         architecture=architecture,
         model_type=model_type,
@@ -164,6 +166,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
         moe=moe,
         quantization=quantization,
         tower=seen,
+        kv_dtype=read_kv_dtype({**text, **config}),
         pooling=pooling,
         known=not notes,
         warnings=notes,

@@ -131,8 +131,14 @@ def test_weights_from_headers() -> None:
 
 
 def test_headers_beat_the_formula() -> None:
-    model = read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [1000]}}, total_bytes=5)
-    assert model.weights.total_bytes == 2000
+    model = read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [7_000_000_000]}}, total_bytes=5)
+    assert model.weights.total_bytes == 14_000_000_000
+
+
+@pytest.mark.parametrize("elements", [1000, 10**12])
+def test_headers_that_lie_are_told(elements: int) -> None:
+    with pytest.raises(ModelConfigError, match=f"said to have {2 * elements} bytes, but by its configuration"):
+        read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [elements]}})
 
 
 def test_an_unknown_architecture_is_a_warning() -> None:

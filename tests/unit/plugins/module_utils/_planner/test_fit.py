@@ -115,9 +115,9 @@ def test_facts_of_the_files_count_more_than_the_formula() -> None:
     wishes, _ = read_wishes([SMALL | {"source": "a/b"}], "0.33.0")
     config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 512}  # fmt: skip
-    tensors = [{"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [64, 128], "bytes": 4711}]
+    tensors = [{"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [64, 128], "bytes": 471100}]
     model = Accounts({SMALL["name"]: {"config": config, "tensors": tensors}}, "0.33.0").model(wishes[0])
-    assert (model.weights.total_bytes, model.weights.source) == (4711, "headers")  # type: ignore[union-attr]
+    assert (model.weights.total_bytes, model.weights.source) == (471100, "headers")  # type: ignore[union-attr]
 
 
 def test_weights_that_fit_no_host_say_how_many_would_do() -> None:
