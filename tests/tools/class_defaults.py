@@ -131,6 +131,8 @@ def parts(cls: type, instance: Any) -> Iterator[tuple[str, Any, str]]:
 def period(instance: Any) -> int | None:
     """How often a class makes a layer see everything that makes windows of the others; None where it does not."""
     kinds = has(instance, "layer_types") or ()
+    if set(kinds) == {"full_attention"} and has(instance, "sliding_window"):
+        return 1
     if set(kinds) != {"full_attention", "sliding_attention"}:
         return None
     full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
@@ -198,7 +200,7 @@ def table() -> dict[str, dict[str, Any]]:
                     row["absent"][name] = {
                         field: value
                         for field in sorted(FIELDS)
-                        if json_like(value := has(part, field)) and value != own.get(field)
+                        if (json_like(value := has(part, field)) or value is None) and value != own.get(field)
                     }
                 with contextlib.suppress(*REFUSALS):  # it takes no such part: then no file has it
                     other = getattr(cls(**{name: {"model_type": inner}}), name)

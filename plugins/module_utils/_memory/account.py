@@ -25,6 +25,7 @@ from .engine_options import DEFAULT_OPTIONS, EngineOptions, default_length, kv_o
 from .kv_cache import KvOptions, KvPlan, plan_kv_cache
 from .lora import lora_band, lora_bytes
 from .model import ModelSpec
+from .model_config import UNKNOWN_BAND
 from .weights import weight_bytes
 
 __all__ = [
@@ -162,7 +163,7 @@ def _band(
 ) -> Band:
     """Uncertainty of every part, in GiB (one sigma), by how it is known."""
     certain = {"headers": 0.003, "size": 0.003, "formula": 0.01}[model.weights.source]
-    weights = first.weights / GIB * (certain if model.known else 0.1) + 0.02
+    weights = first.weights / GIB * (certain if model.known else UNKNOWN_BAND) + 0.02
     weights += lora_band(model) * lora_bytes(model, options, *parallel)[0] / GIB
     length = default_length(model, regime, options)
     seqs = resolved_batch(gpu, regime, options, length)[1]

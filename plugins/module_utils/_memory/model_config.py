@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from .._errors import ModelConfigError
-from .._releases.architectures import ENCODER_ONLY
-from .class_defaults import completed
+from .._releases.architectures import CHECKED_TYPES, ENCODER_ONLY
+from .class_defaults import completed, known_types
 from .context_length import max_model_len, original_len, rope_elements
 from .feed_forward import read_moe
 from .layer_kinds import LETTERS
@@ -26,35 +26,33 @@ from .shape import DTYPE_BYTES, first, read_shape, text_config
 from .towers import TOWER_DEFAULT, TOWERS, tower_bytes, towers_of
 from .weight_files import formula_bytes, weights_from_headers
 
-__all__ = ["read_model"]
+__all__ = ["UNKNOWN_BAND", "read_model"]
 
-# Families for which the weight formula was compared with published sizes; any other model gets a wide band.
-_KNOWN_TYPES = frozenset(
-    {
-        "llama", "mistral", "ministral3", "mistral3", "mixtral", "qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl",
-        "qwen3", "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "gemma", "gemma2",
-        "gemma3", "gemma3_text", "phi", "phi3", "phimoe", "granite", "granitemoe", "granitemoehybrid", "gpt_oss",
-        "deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_vl", "kimi_linear", "glm", "glm4", "glm4_moe",
-        "glm4_moe_lite", "cohere", "cohere2", "olmo", "olmo2", "olmo3", "olmoe", "starcoder2", "gpt_neox", "gpt2",
-        "opt", "falcon", "falcon_h1", "falcon_mamba", "stablelm", "internlm2", "internlm3", "baichuan", "exaone",
-        "exaone4", "nemotron", "nemotron_h", "llava", "llava_next", "pixtral", "internvl_chat", "idefics3", "smollm3",
-        "ernie4_5", "ernie4_5_moe", "llama4", "llama4_text", "bamba", "jamba", "mamba", "mamba2", "minimax_m2",
-        "seed_oss", "qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_moe_text", "hunyuan_v1_dense",
-        "hunyuan_v1_moe", "arcee", "apertus", "dots1", "minicpm", "qwen", "transformer", "bloom", "mpt", "gpt_bigcode",
-    }
-)  # fmt: skip
+# By how much the weights of a model that is not known may be wrong, one sigma; account.py has it, too.
+UNKNOWN_BAND = 0.1
 
 
-def _warnings(model_type: str, text_type: str, architecture: str, text: Mapping[str, Any]) -> tuple[str, ...]:
+def _warnings(kind: str, nearest: str, architecture: str, text: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an operator should know of a model: ``kind`` is what it says to be, ``nearest`` what it is taken for."""
     notes = []
-    if model_type not in _KNOWN_TYPES and text_type not in _KNOWN_TYPES:
+    if kind not in CHECKED_TYPES and str(text.get("model_type")) not in CHECKED_TYPES:
         notes.append(
-            f"architecture {architecture or model_type or 'unnamed'} is not one the weight and memory formulas were"
-            " checked with; the error band is wide"
+            f"architecture {architecture or kind or 'unnamed'} is not one the weight and memory formulas were checked"
+            f" with: its layers are taken for those of {nearest or 'a plain transformer'}, and the error band is wide"
+            f" (weights within {2 * UNKNOWN_BAND:.0%})"
         )
-    if text.get("compress_ratios") or text.get("block_configs"):
+    if text.get("compress_ratios"):
         notes.append("layers of this model differ from each other in ways the formulas do not follow")
     return tuple(notes)
+
+
+def _nearest_type(architecture: str) -> str:
+    """The type of model whose architecture this is, or the nearest; empty where there is none.
+
+    vLLM takes the class by the architecture, whatever the type of a configuration is called.
+    """
+    stem = re.sub(r"[^a-z0-9]", "", re.split(r"For[A-Z]|Model$", architecture)[0].lower())
+    return next((kind for kind in sorted(CHECKED_TYPES) if stem and re.sub(r"[^a-z0-9]", "", kind.lower()) == stem), "")
 
 
 MOST_LAYERS = 10_000  # far more than any model has; a loop over all of them ends
@@ -107,6 +105,9 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     model_type, text_type = str(config.get("model_type") or ""), str(text.get("model_type") or "")
     architectures = config.get("architectures") or text.get("architectures") or [""]
     architecture = str(architectures[0])
+    nearest = "" if text_type in known_types() or text_type in CHECKED_TYPES else _nearest_type(architecture)
+    if nearest:
+        text["model_type"] = nearest
     shape = read_shape(text)
     count = int(first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=0) or 0)
     count = count or len(first(text, "hybrid_override_pattern", "layers_block_type", "layer_types", default=""))
@@ -133,7 +134,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     formula = formula_bytes(layers, shape, vocabulary, tied, dtype_bytes, quantization)
     tower = tower_bytes(config, dtype_bytes) if multimodal else 0
     weights = Weights(formula + tower, tower, "formula")
-    notes = _warnings(model_type, text_type, architecture, text)
+    notes = _warnings(model_type, nearest, architecture, {**text, "model_type": text_type})
     if headers:
         found = weights_from_headers(headers)
         _hold_against(found.total_bytes, weights.total_bytes, known=not notes)

@@ -202,3 +202,15 @@ def test_no_config_with_sizes_crashes(config: dict[str, Any]) -> None:
     assert isinstance(model, ModelSpec)
     assert len(model.layers) == config["num_hidden_layers"]
     assert model.weights.total_bytes > 0
+
+
+def test_an_unknown_type_of_a_known_architecture_is_taken_for_that() -> None:
+    own = {**LLAMA, "model_type": "house_phi", "architectures": ["PhiForCausalLM"]}
+    model = read_model(own)
+    assert not model.gated  # as Phi's feed-forward part is
+    (said,) = model.warnings
+    assert said == (
+        "architecture PhiForCausalLM is not one the weight and memory formulas were checked with: its layers are taken "
+        "for those of phi, and the error band is wide (weights within 20%)"
+    )
+    assert "for those of a plain transformer" in read_model({**own, "architectures": ["HouseForCausalLM"]}).warnings[0]

@@ -32,7 +32,7 @@ def weights(path: Path, size: int) -> None:
         file.truncate(8 + len(header) + size)
 
 
-def model(root: Path, name: str, sizes: dict[str, int] | None = None, **texts: str) -> Path:
+def model(root: Path, name: str, sizes: dict[str, int] | None = None, **texts: Any) -> Path:
     """The directory of a case, with weights and other files beside its configuration."""
     root.mkdir(exist_ok=True)
     (root / "config.json").write_text((CASES / f"{name}.json").read_text(encoding="utf-8"), encoding="utf-8")
@@ -52,7 +52,7 @@ def planned(root: Path, gpus: int = 1, kind: Kind = H100, **wish: Any) -> dict[s
 
 
 def test_a_checkpoint_that_asks_for_a_small_cache_gets_it(tmp_path: Path) -> None:
-    wish = {"context_length": 131072, "concurrency": 3}
+    wish: dict[str, Any] = {"context_length": 131072, "concurrency": 3}
     root = model(tmp_path / "m", "fp8-kv-hf-quant-config", {"model.safetensors": 72_000_000_000})
     with pytest.raises(PlacementError, match="3 requests of 131,072 tokens 60"):
         planned(root, 2, **wish)
@@ -98,6 +98,6 @@ def test_an_embedding_model_without_a_pooling_module_is_told_what_it_is(tmp_path
 
 def test_heads_that_an_architecture_has_elsewhere(tmp_path: Path) -> None:
     instance = planned(model(tmp_path / "m", "dbrx"), 8)
-    budget = instance["budget"]
-    # 8 key/value heads of 128, in 40 layers and 16 bits, over 8 GPUs.
-    assert budget["kv_cache"] * 2**30 / budget["kv_cache_tokens"] == pytest.approx(2 * 40 * 128 * 2, rel=0.01)
+    budget, heads = instance["budget"], 8 // instance["parallelism"]["tensor"]
+    # 8 key/value heads of 128, in 40 layers and 16 bits, over the GPUs.
+    assert budget["kv_cache"] * 2**30 / budget["kv_cache_tokens"] == pytest.approx(2 * 40 * heads * 128 * 2, rel=0.01)
