@@ -169,6 +169,7 @@ class ModelSpec:
     ``original_len`` is that of a LongRoPE model before scaling, else the same.
     ``rope_elements`` is the size of the rotary tables (tokens times rotated dimensions, all tables together).
     ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model.
+    ``rope_len`` is the context in tokens that its rope is scaled for (0: it says nothing).
     ``kv_dtype`` is what a KV cache of type ``auto`` becomes, by the files. ``pooling``: the
     model returns vectors or scores, not text.
     ``known`` is False when the formulas were not made for this architecture; ``warnings`` says so in words.
@@ -195,6 +196,7 @@ class ModelSpec:
     quantization: Quantization | None = None
     tower: Tower | None = None
     kv_dtype: str = "auto"
+    rope_len: int = 0
     pooling: bool = False
     known: bool = True
     warnings: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from typing import Any
 from .._errors import ModelConfigError
 from .._releases.architectures import CHECKED_TYPES, ENCODER_ONLY
 from .class_defaults import completed, known_types
-from .context_length import max_model_len, original_len, rope_elements
+from .context_length import max_model_len, original_len, rope_elements, scaled_len
 from .feed_forward import read_moe
 from .layer_kinds import LETTERS
 from .layers import read_layers
@@ -167,6 +167,7 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
         moe=moe,
         quantization=quantization,
         tower=seen,
+        rope_len=scaled_len(text),
         kv_dtype=read_kv_dtype({**text, **config}),
         pooling=pooling,
         known=not notes,

@@ -135,5 +135,21 @@ def test_weights_that_fit_no_host_say_how_many_would_do() -> None:
 def test_a_parallelism_that_is_too_small_for_the_weights() -> None:
     wish = {"name": "deepseek-v3", "parallelism": {"tensor": 4, "pipeline": 2}}
     (row,) = refusal([wish], host("gpu1"), host("gpu2")).rejected
+    assert row["knob"] == "Set vllm_models[0].parallelism to auto."
+    (row,) = refusal([wish], host("gpu1")).rejected
     assert row["nearest_fit"] == "about 10 x H100 80GB"
     assert row["knob"].endswith("or widen its parallelism.")
+
+
+def test_what_is_overridden_is_named_where_it_does_not_go_with_the_rest() -> None:
+    wish = SMALL | {"extra_args": {"hf-overrides": {"hidden_size": "wide"}}}
+    assert "because with vllm_models[0].extra_args.hf-overrides, the fields of config.json do not go" in str(
+        refusal([wish], host("gpu1"))
+    )
+
+
+def test_a_directory_without_weights_is_told() -> None:
+    made = plan([SMALL | {"source": "/srv/models/llama"}], host("gpu1", 1))
+    told = "llama-3.1-8b-instruct: there are no weights in /srv/models/llama: they are counted by its configuration."
+    assert told in made["warnings"]
+    assert told not in plan([SMALL | {}], host("gpu1", 1))["warnings"]

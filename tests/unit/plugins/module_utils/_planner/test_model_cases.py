@@ -84,7 +84,7 @@ def test_of_shards_and_a_consolidated_file_one_is_counted(tmp_path: Path) -> Non
     ],
 )
 def test_what_a_model_is_for(tmp_path: Path, name: str, texts: dict[str, str], task: str) -> None:
-    instance = planned(model(tmp_path / "m", name, **texts))
+    instance = planned(model(tmp_path / "m", name, None, **texts))
     assert instance["task"] == task
     assert instance["budget"]["confidence"] in ("high", "medium", "low")
 
