@@ -30,6 +30,11 @@ SHARDS = re.compile(r"[^/]*\.safetensors")
 INDEXES = {CONSOLIDATED: "consolidated.safetensors.index.json", SHARDS: "model.safetensors.index.json"}
 # What training leaves beside the weights (model_loader/weight_utils.py, filter_files_not_needed_for_inference).
 NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+# Where sentence-transformers keeps its own settings (transformers_utils/config.py).
+SENTENCES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 # What says what a model is made of; the second is Mistral's.
 CONFIGS = ("config.json", "params.json")
 # The limit of the safetensors library itself; more is not a header.
@@ -284,6 +289,8 @@ def _facts(source: str, files: _Files) -> dict[str, Any]:
         "config": config,
         "generation": _json(files, "generation_config.json"),
         "embeds": _embeds(files),
+        "max_seq_length": _sentence_length(files),
+        "tokenizer_length": _tokenizer_length(tokenizer),
         "chat_template": bool(templates or tokenizer.get("chat_template")),
         "tensors": tensors,
         "safetensors_bytes": size,
@@ -315,6 +322,21 @@ def _embeds(files: _Files) -> bool:
     except (KeyError, TypeError, ValueError) as error:
         where = files.path or files.revision
         raise ModelFilesError(f"modules.json of {where} is no list of modules: {error}") from error
+
+
+def _sentence_length(files: _Files) -> int | None:
+    """The longest input in tokens by sentence-transformers, which vLLM takes as the model's length."""
+    for name in SENTENCES:
+        length = (_json(files, name) or {}).get("max_seq_length")
+        if isinstance(length, int) and not isinstance(length, bool) and length > 0:
+            return length
+    return None
+
+
+def _tokenizer_length(tokenizer: Mapping[str, Any]) -> int | None:
+    """The longest input in tokens by the tokenizer; a number beyond all lengths is its way to say nothing."""
+    length = tokenizer.get("model_max_length")
+    return length if isinstance(length, int) and 0 < length < 10**9 else None
 
 
 def _weights(files: _Files) -> tuple[list[dict[str, Any]], int | None, str]:

@@ -30,6 +30,9 @@ _SEES = "PixtralForConditionalGeneration"
 _LONGEST = 128_000  # tokens, where params.json names no length
 
 
+MOST_LAYERS = 10_000  # more than any model has, and no list becomes longer
+
+
 def is_params(config: Mapping[str, Any]) -> bool:
     """Whether it is the content of a params.json: no config.json calls a model's sizes so, and has no type."""
     return {"dim", "n_layers"} <= config.keys() and not config.get("hidden_size")
@@ -63,7 +66,7 @@ def _windows(windows: Any, count: int) -> dict[str, Any]:
     if not isinstance(windows, (list, tuple)) or not windows:
         return {}
     kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
-    repeated = kinds * (count // len(kinds))
+    repeated = kinds * (min(count, MOST_LAYERS) // len(kinds))
     return {"layer_types": repeated, "sliding_window": next(filter(None, windows), None)}
 
 

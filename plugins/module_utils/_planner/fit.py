@@ -24,7 +24,7 @@ from .._units import GIB, MIB
 from .._wishes.read import Parallelism, Wish
 from .hosts import Pool
 from .shapes import Shape, lack
-from .task import options_for, task_of
+from .task import POOLS, options_for, task_of
 
 __all__ = ["LEAST_CONTEXT", "STEP", "UTILIZATION", "Accounts", "Misfit", "Sized", "engine_options"]
 
@@ -197,10 +197,23 @@ class Accounts:
         except SizingError as error:
             told = f"with {wish.where}.extra_args.hf-overrides, " if overrides else ""
             return Unknown(f"{told}{error}")
+        model = replace(model, max_len=self._longest(wish, model, facts))
         if wish.source.startswith("/") and facts.get("bytes_from") == "none":
             empty = f"there are no weights in {wish.source}: they are counted by its configuration"
             return replace(model, warnings=(*model.warnings, empty))
         return model
+
+    def _longest(self, wish: Wish, model: ModelSpec, facts: Mapping[str, Any]) -> int:
+        """The longest context in tokens, with what other files than the configuration say of it.
+
+        Source: vLLM 0.33 ``config/model.py``, ``get_and_verify_max_len``: the tokenizer's counts for models that pool
+        and have absolute positions, that of sentence-transformers for any.
+        """
+        length, tokenizer = model.max_len, facts.get("tokenizer_length")
+        absolute = facts["config"].get("position_embedding_type") == "absolute"
+        if tokenizer and absolute and self.task(wish) in POOLS:
+            length = min(length, int(tokenizer))
+        return int(facts.get("max_seq_length") or length)
 
     def attempt(
         self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, host_count: int

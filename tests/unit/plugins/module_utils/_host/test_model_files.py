@@ -44,6 +44,8 @@ def test_a_directory_with_all_shards(tmp_path: Path) -> None:
         "config": CONFIG,
         "generation": None,
         "embeds": False,
+        "max_seq_length": None,
+        "tokenizer_length": None,
         "chat_template": False,
         "tensors": WEIGHTS,
         "safetensors_bytes": 272,

@@ -96,6 +96,23 @@ def test_an_embedding_model_without_a_pooling_module_is_told_what_it_is(tmp_path
     assert (instance["task"], instance["engine_args"]["runner"]) == ("embed", "pooling")
 
 
+@pytest.mark.parametrize(
+    ("texts", "length"),
+    [
+        ({}, 8194),
+        ({"sentence_bert_config": '{"max_seq_length": 8192, "do_lower_case": false}'}, 8192),
+        ({"tokenizer_config": '{"model_max_length": 8192}'}, 8192),
+        ({"tokenizer_config": '{"model_max_length": 1000000000000000019884624838656}'}, 8194),
+    ],
+)
+def test_other_files_say_how_long_an_input_may_be(tmp_path: Path, texts: dict[str, str], length: int) -> None:
+    """With two tokens more than vLLM takes, it would not start."""
+    root = model(tmp_path / "m", "bge-m3", None, **texts)
+    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    (root / "config.json").write_text(json.dumps({**config, "position_embedding_type": "absolute"}), encoding="utf-8")
+    assert planned(root)["engine_args"]["max-model-len"] == length
+
+
 def test_heads_that_an_architecture_has_elsewhere(tmp_path: Path) -> None:
     instance = planned(model(tmp_path / "m", "dbrx"), 8)
     budget, heads = instance["budget"], 8 // instance["parallelism"]["tensor"]
