@@ -24,26 +24,24 @@ TABLE = Path(__file__).resolve().parents[2] / "plugins/module_utils/_releases/cl
 # What plugins/module_utils/_memory reads of a configuration.
 _NAMES = """
     attention_chunk_size attention_head_dim attention_k_eq_v attn_layer_indices attn_layer_offset
-    attn_layer_period audio_embed_dim conv_L_cache conv_dim conv_kernel cross_attention_layers d_model
-    decoder_attention_heads decoder_ffn_dim decoder_layers decoder_sparse_step depth embed_dim enable_moe_block
-    encoder_attention_heads encoder_ffn_dim encoder_layers expand expert_layer_offset expert_layer_period
-    ffn_dim ffn_hidden_size first_k_dense_replace full_attention_interval global_head_dim head_dim hidden_size
-    hidden_size_per_layer_input image_size index_head_dim index_n_heads interleave_moe_layer_step
-    intermediate_size intermediate_size_mlp is_encoder_decoder kv_lora_rank kv_n_heads layer_types
-    layers_block_type linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads
-    linear_value_head_dim mamba_d_conv mamba_d_head mamba_d_ssm mamba_d_state mamba_expand mamba_head_dim
-    mamba_n_groups mamba_n_heads mamba_num_heads max_position_embeddings max_seq_len max_sequence_length
-    max_source_positions max_target_positions max_window_layers mlp_ratio moe_intermediate_size moe_k
-    moe_layer_freq moe_layer_start_index moe_num_experts moe_num_shared_experts moe_top_k moe_topk multi_query
-    multi_query_group_num n_embd n_groups n_head n_head_kv n_heads n_inner n_layer n_layers n_positions
-    n_routed_experts n_shared_experts new_decoder_architecture num_attention_groups num_attention_heads
-    num_experts num_experts_per_tok num_global_key_value_heads num_heads num_hidden_layers num_key_value_heads
-    num_kv_heads num_kv_shared_layers num_layers num_local_experts num_mem_blocks num_shared_experts
-    original_max_position_embeddings out_hidden_size padded_vocab_size partial_rotary_factor patch_size
-    q_lora_rank qk_nope_head_dim qk_rope_head_dim rotary_pct seq_length shared_expert_intermediate_size
-    shared_intermediate_size sliding_window sliding_window_pattern spatial_merge_size ssm_state_size state_size
-    temporal_patch_size tie_word_embeddings top_k top_k_experts use_double_wide_mlp use_sliding_window
-    v_head_dim vocab_size vocab_size_per_layer_input
+    attn_layer_period conv_L_cache conv_dim conv_kernel d_model decoder_attention_heads decoder_ffn_dim
+    decoder_layers decoder_sparse_step depth embed_dim enable_moe_block encoder_ffn_dim encoder_layers expand
+    expert_layer_offset expert_layer_period ffn_dim ffn_hidden_size first_k_dense_replace
+    full_attention_interval global_head_dim head_dim hidden_size hidden_size_per_layer_input index_head_dim
+    index_n_heads interleave_moe_layer_step intermediate_size intermediate_size_mlp is_encoder_decoder
+    kv_lora_rank kv_n_heads layer_types layers_block_type linear_conv_kernel_dim linear_key_head_dim
+    linear_num_key_heads linear_num_value_heads linear_value_head_dim mamba_d_conv mamba_d_head mamba_d_ssm
+    mamba_d_state mamba_expand mamba_head_dim mamba_n_groups mamba_n_heads mamba_num_heads
+    max_position_embeddings max_seq_len max_sequence_length max_target_positions max_window_layers mlp_ratio
+    moe_intermediate_size moe_k moe_layer_freq moe_layer_start_index moe_num_experts moe_num_shared_experts
+    moe_top_k moe_topk multi_query multi_query_group_num n_embd n_groups n_head n_head_kv n_heads n_inner
+    n_layer n_layers n_positions n_routed_experts n_shared_experts new_decoder_architecture num_attention_groups
+    num_attention_heads num_experts num_experts_per_tok num_global_key_value_heads num_heads num_hidden_layers
+    num_key_value_heads num_kv_heads num_kv_shared_layers num_layers num_local_experts num_shared_experts
+    original_max_position_embeddings padded_vocab_size partial_rotary_factor q_lora_rank qk_nope_head_dim
+    qk_rope_head_dim rotary_pct seq_length shared_expert_intermediate_size shared_intermediate_size
+    sliding_window sliding_window_pattern ssm_state_size state_size tie_word_embeddings top_k
+    use_double_wide_mlp use_sliding_window v_head_dim vocab_size vocab_size_per_layer_input
 """
 FIELDS = frozenset(_NAMES.split())
 # Spellings that classes take besides their own names of fields, without saying so.

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["completed", "known_types", "text_part"]
+__all__ = ["completed", "known_types", "overridden", "text_part"]
 
 _TABLE = Path(__file__).parents[1] / "_releases" / "class_defaults.json"
 
@@ -51,6 +51,20 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
             inside = {**_said(row, "absent", name), **(plain if name == row.get("text") else {})}
         full[name] = completed({**inside, "model_type": inside.get("model_type") or kind})
     return full
+
+
+def overridden(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with ``--hf-overrides``: those of a part change single fields of it, all others replace a value.
+
+    Source: vLLM 0.33 ``config/model.py``, ``_apply_dict_overrides``.
+    """
+    changed = {**config, **overrides}
+    for name, value in overrides.items():
+        part = config.get(name)
+        is_part = name.endswith("_config") and name != "quantization_config"
+        if is_part and isinstance(part, Mapping) and isinstance(value, Mapping):
+            changed[name] = overridden(part, value)
+    return changed
 
 
 def _said(row: Mapping[str, Any], key: str, part: str) -> dict[str, Any]:

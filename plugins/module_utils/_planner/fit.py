@@ -15,6 +15,7 @@ from typing import Any
 from .._errors import SizingError
 from .._memory.account import Budget, Measured, memory_budget, pinned_kv_bytes
 from .._memory.calibration import Calibration, Found, digest
+from .._memory.class_defaults import overridden
 from .._memory.engine_options import EngineOptions
 from .._memory.model import ModelSpec
 from .._memory.model_config import read_model
@@ -193,7 +194,7 @@ class Accounts:
         overrides = _json(wish.extra_args.get("hf-overrides"))
         size = facts.get("safetensors_bytes")
         try:
-            model = read_model({**facts["config"], **overrides}, headers=headers, total_bytes=size)
+            model = read_model(overridden(facts["config"], overrides), headers=headers, total_bytes=size)
         except SizingError as error:
             told = f"with {wish.where}.extra_args.hf-overrides, " if overrides else ""
             return Unknown(f"{told}{error}")
@@ -235,7 +236,7 @@ class Accounts:
 
     def _task(self, wish: Wish, stated: str | None) -> str:
         facts = self._facts.get(wish.name) or {}
-        config = {**(facts.get("config") or {}), **_json(wish.extra_args.get("hf-overrides"))}
+        config = overridden(facts.get("config") or {}, _json(wish.extra_args.get("hf-overrides")))
         return task_of(config, wish.extra_args, embeds=bool(facts.get("embeds")), stated=stated)
 
     def size(

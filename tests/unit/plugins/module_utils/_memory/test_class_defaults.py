@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.class_defaults import (
     completed,
     known_types,
+    overridden,
     text_part,
 )
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.dialects import common_fields
@@ -21,6 +22,8 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.kv_cache imp
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import NONE, ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._units import GIB
+
+from tests.tools.class_defaults import FIELDS, TABLE
 
 CASES = Path(__file__).parents[3] / "fixtures" / "cases"
 
@@ -127,6 +130,28 @@ def test_a_count_that_is_null_is_looked_for_in_the_parts(key: str) -> None:
     config = {"model_type": "of_nobody", "hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 2}
     assert read_model({**config, key: None, "attention": {"kv_n_heads": 2}}).kv_heads == 2
     assert read_model({**config, key: None}).kv_heads == 8
+
+
+def test_overrides_of_a_part_change_single_fields_of_it() -> None:
+    config = {
+        "text_config": {"hidden_size": 8, "vocab_size": 16},
+        "rope_parameters": {"rope_type": "yarn", "factor": 4},
+    }
+    changed = overridden(config, {"text_config": {"vocab_size": 32}, "rope_parameters": {"rope_type": "default"}})
+    assert changed == {
+        "text_config": {"hidden_size": 8, "vocab_size": 32},
+        "rope_parameters": {"rope_type": "default"},
+    }
+
+
+def test_the_table_hangs_together() -> None:
+    """Every part is of a type that is in it, and what names stand for is read by somebody."""
+    rows = json.loads(TABLE.read_text(encoding="utf-8"))["types"]
+    assert {kind for row in rows.values() for kind in row.get("parts", {}).values()} <= set(rows)
+    assert {name for row in rows.values() for name in row.get("names", {})} <= FIELDS
+    sources = "".join(path.read_text(encoding="utf-8") for path in TABLE.parents[1].glob("_memory/*.py"))
+    unread = {name for row in rows.values() for name in row.get("set", {}) if f'"{name}"' not in sources}
+    assert not unread
 
 
 def test_layers_that_differ_in_heads_and_width() -> None:
