@@ -14,6 +14,7 @@ from typing import Any
 
 from .._memory.model import ModelSpec
 from .._memory.validity import tensor_sizes
+from .._releases.regimes import Unknown
 from .._wishes.read import Parallelism, Wish
 from .fit import STEP, UTILIZATION, Accounts, Misfit, Sized
 from .hosts import Pool
@@ -25,6 +26,7 @@ MOST_UTILIZATION = 0.95  # above it, little is left for what other processes and
 SEQUENCES = (256, 64)  # sampling for fewer requests at once takes less memory
 FP8_CAPABILITY = (8, 9)  # arithmetic in fp8, and so a cache and weights in it that cost no speed
 PIN = "kv-cache-memory-bytes"
+MOST_SHAPES = 12  # over several hosts, of a kind of GPU
 MOST_KNOBS = 3  # more are no help
 
 
@@ -95,29 +97,48 @@ def _curing(
 ) -> Iterator[Knob]:
     """Knobs of one change beside those ``before`` it."""
     model = accounts.reread(wish)
+    turned = {change.field for change in before}
     for change in _changes(accounts, model, wish, misfits, host_counts) if isinstance(model, ModelSpec) else ():
-        place, _ = _tried(accounts, change.wish, host_counts)
-        if place is not None and not (before and change.field == before[0].field):
+        place = None if change.field in turned else _tried(accounts, change.wish, host_counts)[0]
+        if place is not None:
+            turned.add(change.field)
             yield Knob((*before, change), *place)
+
+
+def _results(
+    accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]
+) -> Iterator[tuple[Shape, Pool, Sized | Misfit | Unknown]]:
+    """What becomes of a wish that somebody might have, in every shape on every kind of GPU."""
+    model = accounts.reread(wish)
+    if not isinstance(model, ModelSpec):
+        return
+    for pool in sorted(host_counts, key=repr):
+        if wish.parallelism:
+            shapes = [stated(wish.parallelism, pool, host_counts)]
+        else:
+            several = on_several_hosts(model, wish, pool, host_counts[pool])
+            # Of hundreds of shapes some, evenly, and the largest.
+            step = 1 + len(several) // MOST_SHAPES
+            shapes = on_one_host(model, wish, pool) + several[::-step][::-1]
+        for shape in shapes:
+            yield shape, pool, accounts.trial(model, wish, pool, shape, host_counts[pool])
 
 
 def _tried(
     accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]
 ) -> tuple[tuple[Shape, Pool] | None, list[Misfit]]:
     """A shape and a kind of GPU that take a wish, None if none does; and what does not."""
-    model = accounts.reread(wish)
     misfits: list[Misfit] = []
-    if not isinstance(model, ModelSpec):
-        return None, misfits
-    for pool in sorted(host_counts, key=repr):
-        shapes = [stated(wish.parallelism, pool, host_counts)] if wish.parallelism else on_one_host(model, wish, pool)
-        shapes += [] if wish.parallelism else on_several_hosts(model, wish, pool, host_counts[pool])
-        for shape in shapes:
-            result = accounts.trial(model, wish, pool, shape, host_counts[pool])
-            if isinstance(result, Sized):
-                return (shape, pool), misfits
-            misfits += [result] if isinstance(result, Misfit) else []
+    for shape, pool, result in _results(accounts, wish, host_counts):
+        if isinstance(result, Sized):
+            return (shape, pool), misfits
+        misfits += [result] if isinstance(result, Misfit) else []
     return None, misfits
+
+
+def _sized(accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]) -> list[Sized]:
+    """Every account that takes a wish."""
+    return [result for _, _, result in _results(accounts, wish, host_counts) if isinstance(result, Sized)]
 
 
 def _changes(
@@ -176,33 +197,20 @@ def _of_validity(
 
 def _smaller_pin(accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]) -> Iterator[Change]:
     """A cache of a size that is given: what the GPU surely has for it."""
-    if PIN not in wish.extra_args:
-        return
-    free = replace(wish, extra_args={name: value for name, value in wish.extra_args.items() if name != PIN})
-    sized = _sized(accounts, free, host_counts)
-    if sized is not None and sized.sure_bytes:
-        yield Change("Lower", f"extra_args.{PIN}", sized.sure_bytes, _with_argument(wish, PIN, sized.sure_bytes))
-
-
-def _sized(accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]) -> Sized | None:
-    """The account of a wish that somebody might have; None if nothing takes it."""
-    place, _ = _tried(accounts, wish, host_counts)
-    model = accounts.reread(wish)
-    if place is None or not isinstance(model, ModelSpec):
-        return None
-    shape, pool = place
-    result = accounts.trial(model, wish, pool, shape, host_counts[pool])
-    return result if isinstance(result, Sized) else None
+    if PIN in wish.extra_args:
+        free = replace(wish, extra_args={name: value for name, value in wish.extra_args.items() if name != PIN})
+        for sized in _sized(accounts, free, host_counts)[:1]:
+            yield Change("Lower", f"extra_args.{PIN}", sized.sure_bytes, _with_argument(wish, PIN, sized.sure_bytes))
 
 
 def _fewer(accounts: Accounts, wish: Wish, host_counts: Mapping[Pool, int]) -> Iterator[Change]:
     """Fewer requests at once."""
     if wish.concurrency and wish.concurrency > 1:
-        sized = _sized(accounts, replace(wish, concurrency=1), host_counts)
-        if sized is not None:
-            held = max(1, int((sized.sure or sized.budget).max_concurrency))
-            for number in sorted({min(held, wish.concurrency - 1), 1}, reverse=True):
-                yield Change("Lower", "concurrency", number, replace(wish, concurrency=number))
+        alone = _sized(accounts, replace(wish, concurrency=1), host_counts)
+        held = max((int((sized.sure or sized.budget).max_concurrency) for sized in alone), default=0)
+        # More requests than one take more memory to sample for, so the first number may be one too many.
+        for number in sorted({min(held, wish.concurrency - 1), 1}, reverse=True) if held else ():
+            yield Change("Lower", "concurrency", number, replace(wish, concurrency=number))
     elif wish.concurrency is None and "max-num-seqs" not in wish.extra_args:
         for number in SEQUENCES:
             yield Change("Set", "extra_args.max-num-seqs", number, _with_argument(wish, "max-num-seqs", number))
