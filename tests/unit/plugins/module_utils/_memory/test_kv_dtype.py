@@ -8,6 +8,14 @@ import pytest
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.engine_options import EngineOptions, cache_dtype
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model_config import read_model
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.quantization import read_kv_dtype
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._releases.regimes import Regime, regime_of
+
+
+def regime(version: str) -> Regime:
+    found = regime_of(version)
+    assert isinstance(found, Regime)
+    return found
+
 
 LLAMA = {"model_type": "llama", "vocab_size": 32000}
 FLOAT8 = {"num_bits": 8, "type": "float", "dynamic": False}
@@ -34,8 +42,15 @@ LEGACY = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"
 def test_what_auto_becomes(raw: dict[str, Any] | None, dtype: str) -> None:
     assert read_kv_dtype({"quantization_config": raw}) == dtype
     model = read_model({**LLAMA, "quantization_config": raw})
-    assert cache_dtype(model, EngineOptions()) == dtype
-    assert cache_dtype(model, EngineOptions(kv_cache_dtype="bfloat16")) == "bfloat16"
+    assert cache_dtype(model, regime("0.33.0"), EngineOptions()) == dtype
+    assert cache_dtype(model, regime("0.33.0"), EngineOptions(kv_cache_dtype="bfloat16")) == "bfloat16"
+
+
+def test_earlier_releases_heed_compressed_tensors_only() -> None:
+    modelopt = read_model({**LLAMA, "quantization_config": LEGACY})
+    assert cache_dtype(modelopt, regime("0.13.0"), EngineOptions()) == "auto"
+    scheme = {"quant_method": "compressed-tensors", "kv_cache_scheme": FLOAT8}
+    assert cache_dtype(read_model({**LLAMA, "quantization_config": scheme}), regime("0.10.0"), EngineOptions()) == "fp8"
 
 
 def test_weights_by_modelopts_own_file() -> None:
