@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .model import MOST_LAYERS
+
 __all__ = ["is_params", "translated"]
 
 _NAMES = {
@@ -28,9 +30,6 @@ _EXPERTS = {
 }
 _SEES = "PixtralForConditionalGeneration"
 _LONGEST = 128_000  # tokens, where params.json names no length
-
-
-MOST_LAYERS = 10_000  # more than any model has, and no list becomes longer
 
 
 def is_params(config: Mapping[str, Any]) -> bool:

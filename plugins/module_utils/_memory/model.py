@@ -15,6 +15,7 @@ __all__ = [
     "FULL",
     "LINEAR",
     "MLA",
+    "MOST_LAYERS",
     "NONE",
     "SLIDING",
     "Layer",
@@ -27,6 +28,8 @@ __all__ = [
     "Weights",
     "padded_vocabulary",
 ]
+
+MOST_LAYERS = 10_000  # far more than any model has; a loop over all of them ends
 
 # Kinds of layers: how much of the context a layer keeps.
 FULL = "full"  # every token

@@ -20,7 +20,7 @@ from .feed_forward import read_moe
 from .layer_kinds import LETTERS
 from .layers import read_layers
 from .mistral_format import is_params, translated
-from .model import LINEAR, NONE, ModelSpec, Weights
+from .model import LINEAR, MOST_LAYERS, NONE, ModelSpec, Weights
 from .quantization import read_kv_dtype, read_quantization
 from .shape import DTYPE_BYTES, first, read_shape, text_config
 from .towers import TOWER_DEFAULT, TOWERS, tower_bytes, towers_of
@@ -55,7 +55,6 @@ def _nearest_type(architecture: str) -> str:
     return next((kind for kind in sorted(CHECKED_TYPES) if stem and re.sub(r"[^a-z0-9]", "", kind.lower()) == stem), "")
 
 
-MOST_LAYERS = 10_000  # far more than any model has; a loop over all of them ends
 _POOLING = re.compile(r"(ForSequenceClassification|EmbeddingModel|RewardModel|ForTokenClassification|BertModel)$")
 
 
@@ -125,9 +124,9 @@ def _read(config: Mapping[str, Any], headers: Mapping[str, Any] | None, total_by
     if any(min(layer.kv_heads, layer.head_size, layer.value_size or 1) < 1 for layer in keeping):
         raise ModelConfigError("config.json gives no attention heads, or heads without a size")
     quantization = read_quantization({**text, **config}, model_type)
-    # Of a model that sees, the outer configuration decides (config/vllm.py, with_hf_config).
     pooling = architecture in ENCODER_ONLY or bool(_POOLING.search(architecture))
-    # What pools has no output layer.
+    # What pools has no output layer; of a model that sees, the outer configuration decides (config/vllm.py,
+    # with_hf_config).
     tied = pooling or bool(first(config, "tie_word_embeddings", default=text.get("tie_word_embeddings", False)))
     vocabulary = int(first(text, "vocab_size", "padded_vocab_size", default=0) or 0)
     multimodal = bool(towers_of(config)) or any(config.get(key) for key in ("visual", "vision_tower"))
