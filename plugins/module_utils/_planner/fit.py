@@ -199,7 +199,7 @@ class Accounts:
             told = f"with {wish.where}.extra_args.hf-overrides, " if overrides else ""
             return Unknown(f"{told}{error}")
         model = replace(model, max_len=self._longest(wish, model, facts))
-        if wish.source.startswith("/") and facts.get("bytes_from") == "none":
+        if wish.source.startswith("/") and facts.get("path") and facts.get("bytes_from") == "none":
             empty = f"there are no weights in {wish.source}: they are counted by its configuration"
             return replace(model, warnings=(*model.warnings, empty))
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import LEAST_CONTEXT, Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
@@ -14,6 +15,7 @@ from tests.unit.fleets import (
     RTX4090,
     SMALL,
     T4,
+    facts,
     first,
     host,
     plan,
@@ -149,7 +151,10 @@ def test_what_is_overridden_is_named_where_it_does_not_go_with_the_rest() -> Non
 
 
 def test_a_directory_without_weights_is_told() -> None:
-    made = plan([SMALL | {"source": "/srv/models/llama"}], host("gpu1", 1))
-    told = "llama-3.1-8b-instruct: there are no weights in /srv/models/llama: they are counted by its configuration."
-    assert told in made["warnings"]
-    assert told not in plan([SMALL | {}], host("gpu1", 1))["warnings"]
+    wishes, _ = read_wishes([SMALL | {"source": "/srv/models/llama"}], "0.33.0")
+    written = facts(SMALL["name"])
+    for known, warned in ((written, False), (written | {"path": "/srv/models/llama"}, True)):
+        model = Accounts({SMALL["name"]: known}, "0.33.0").model(wishes[0])
+        assert isinstance(model, ModelSpec)
+        told = "there are no weights in /srv/models/llama: they are counted by its configuration"
+        assert (told in model.warnings) == warned
