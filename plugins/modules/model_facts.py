@@ -95,6 +95,8 @@ ansible_facts:
           config: {architectures: [LlamaForCausalLM], hidden_size: 256, num_hidden_layers: 4}
           generation: {temperature: 0.6}
           embeds: false
+          max_seq_length: null
+          tokenizer_length: 4096
           chat_template: true
           tensors:
             - {name: model.embed_tokens.weight, dtype: BF16, shape: [2048, 256], count: 1, bytes: 1048576}
@@ -112,7 +114,10 @@ ansible_facts:
           description: The directory that was read; null for the hub itself.
           type: str
         config:
-          description: The content of C(config.json); C(Infinity) and C(NaN), which JSON does not know, as strings.
+          description:
+            - The content of C(config.json), or of C(params.json) where a model has Mistral's own format alone. What
+              C(hf_quant_config.json) says of quantisation is in it, as C(quantization_config).
+            - C(Infinity) and C(NaN), which JSON does not know, are strings.
           type: dict
         generation:
           description: The content of C(generation_config.json); null without one.
@@ -120,6 +125,12 @@ ansible_facts:
         embeds:
           description: Whether C(modules.json) has a pooling module, as sentence-transformers has them for embeddings.
           type: bool
+        max_seq_length:
+          description: The longest input in tokens by sentence-transformers; null where it says nothing.
+          type: int
+        tokenizer_length:
+          description: The longest input in tokens by the tokenizer; null where it says nothing.
+          type: int
         chat_template:
           description: Whether the model has a chat template.
           type: bool

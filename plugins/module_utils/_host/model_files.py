@@ -24,8 +24,19 @@ __all__ = ["HUB", "HubOptions", "ModelFilesError", "is_hub_id", "read_models", "
 
 HUB = "https://huggingface.co"
 
-# The names by which vLLM finds the list of shards: of transformers, and of Mistral's own format.
-INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
+# Weights in Mistral's own format, which vLLM prefers, and in that of transformers; each with its list of shards.
+CONSOLIDATED = re.compile(r"consolidated[^/]*\.safetensors")
+SHARDS = re.compile(r"[^/]*\.safetensors")
+INDEXES = {CONSOLIDATED: "consolidated.safetensors.index.json", SHARDS: "model.safetensors.index.json"}
+# What training leaves beside the weights (model_loader/weight_utils.py, filter_files_not_needed_for_inference).
+NOT_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+# Where sentence-transformers keeps its own settings (transformers_utils/config.py).
+SENTENCES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# What says what a model is made of; the second is Mistral's.
+CONFIGS = ("config.json", "params.json")
 # The limit of the safetensors library itself; more is not a header.
 HEADER_LIMIT = 100_000_000
 # Bytes of JSON that the tensors may take in a fact.
@@ -252,16 +263,22 @@ def _cached(source: str, revision: str, home: str | None) -> tuple[_Directory | 
     ref = root / "refs" / revision
     commit = ref.read_text(errors="replace").strip() if ref.is_file() else revision
     snapshot = root / "snapshots" / commit
-    if not (snapshot / "config.json").is_file():
+    if not any((snapshot / name).is_file() for name in CONFIGS):
         return None, f"{root} has neither refs/{revision} nor snapshots/{commit}/config.json"
     return _Directory(snapshot, commit), ""
 
 
 def _facts(source: str, files: _Files) -> dict[str, Any]:
-    config = _json(files, "config.json")
+    config = next((found for found in (_json(files, name) for name in CONFIGS) if found is not None), None)
     if config is None:
         where = files.path or files.revision
-        raise ModelFilesError(f"{source} has no config.json ({where}): it is not a model in Hugging Face's layout")
+        raise ModelFilesError(
+            f"{source} has no config.json, and no params.json ({where}): it is not a model in Hugging Face's"
+            " layout, and not in Mistral's"
+        )
+    # As vLLM does (transformers_utils/config.py, get_config): ModelOpt once wrote it into a file of its own.
+    if not config.get("quantization_config") and (quantized := _json(files, "hf_quant_config.json")):
+        config["quantization_config"] = quantized
     tokenizer = _json(files, "tokenizer_config.json") or {}
     templates = {"chat_template.jinja", "chat_template.json"} & set(files.sizes)
     tensors, size, bytes_from = _weights(files)
@@ -272,6 +289,8 @@ def _facts(source: str, files: _Files) -> dict[str, Any]:
         "config": config,
         "generation": _json(files, "generation_config.json"),
         "embeds": _embeds(files),
+        "max_seq_length": _sentence_length(files),
+        "tokenizer_length": _tokenizer_length(tokenizer),
         "chat_template": bool(templates or tokenizer.get("chat_template")),
         "tensors": tensors,
         "safetensors_bytes": size,
@@ -305,24 +324,50 @@ def _embeds(files: _Files) -> bool:
         raise ModelFilesError(f"modules.json of {where} is no list of modules: {error}") from error
 
 
+def _sentence_length(files: _Files) -> int | None:
+    """The longest input in tokens by sentence-transformers, which vLLM takes as the model's length."""
+    for name in SENTENCES:
+        length = (_json(files, name) or {}).get("max_seq_length")
+        if isinstance(length, int) and not isinstance(length, bool) and length > 0:
+            return length
+    return None
+
+
+def _tokenizer_length(tokenizer: Mapping[str, Any]) -> int | None:
+    """The longest input in tokens by the tokenizer; a number beyond all lengths is its way to say nothing."""
+    length = tokenizer.get("model_max_length")
+    return length if isinstance(length, int) and 0 < length < 10**9 else None
+
+
 def _weights(files: _Files) -> tuple[list[dict[str, Any]], int | None, str]:
-    """The tensors by pattern, the bytes of all of them, and where these numbers are from."""
-    index = next((name for name in INDEXES if name in files.sizes), None)
+    """The tensors by pattern, the bytes of all of them, and where these numbers are from.
+
+    Of what lies in a directory, vLLM loads one format (model_loader/default_loader.py, _prepare_weights).
+    """
+    names = sorted(name for name in files.sizes if SHARDS.fullmatch(name))
+    consolidated = [name for name in names if CONSOLIDATED.fullmatch(name)]
+    known = [INDEXES[CONSOLIDATED if consolidated else SHARDS], *INDEXES.values()]
+    index = next((name for name in known if name in files.sizes), None)
     listed = (_json(files, index) if index else None) or {}
     if index:
         shards = sorted({str(shard) for shard in _object(listed, "weight_map").values()})
+    elif consolidated:
+        shards = consolidated
     elif "model.safetensors" in files.sizes:
         shards = ["model.safetensors"]  # what lies beside it is an adapter, or the same weights once more
     else:
-        shards = sorted(name for name in files.sizes if name.endswith(".safetensors") and "/" not in name)
+        shards = names
     if shards and set(shards) <= set(files.sizes):
         tensors = list(files.tensors(shards))
         return _by_pattern(tensors), sum(tensor.size for tensor in tensors), "headers"
     if index:  # some shards are not here (yet)
         total = _object(listed, "metadata").get("total_size")
         return ([], int(total), "index") if isinstance(total, (int, float)) else ([], None, "none")
-    pickled = [size for name, size in files.sizes.items() if re.fullmatch(r"pytorch_model.*\.bin", name)]
-    return ([], sum(pickled), "files") if pickled else ([], None, "none")
+    for pattern in (r"[^/]*\.bin", r"[^/]*\.pt"):
+        found = [name for name in files.sizes if re.fullmatch(pattern, name) and name not in NOT_WEIGHTS]
+        if found:
+            return [], sum(files.sizes[name] for name in found), "files"
+    return [], None, "none"
 
 
 def _by_pattern(tensors: Iterable[_Tensor]) -> list[dict[str, Any]]:

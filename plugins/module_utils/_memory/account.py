@@ -25,6 +25,7 @@ from .engine_options import DEFAULT_OPTIONS, EngineOptions, default_length, kv_o
 from .kv_cache import KvOptions, KvPlan, plan_kv_cache
 from .lora import lora_band, lora_bytes
 from .model import ModelSpec
+from .model_config import UNKNOWN_BAND
 from .weights import weight_bytes
 
 __all__ = [
@@ -162,7 +163,7 @@ def _band(
 ) -> Band:
     """Uncertainty of every part, in GiB (one sigma), by how it is known."""
     certain = {"headers": 0.003, "size": 0.003, "formula": 0.01}[model.weights.source]
-    weights = first.weights / GIB * (certain if model.known else 0.1) + 0.02
+    weights = first.weights / GIB * (certain if model.known else UNKNOWN_BAND) + 0.02
     weights += lora_band(model) * lora_bytes(model, options, *parallel)[0] / GIB
     length = default_length(model, regime, options)
     seqs = resolved_batch(gpu, regime, options, length)[1]
@@ -297,7 +298,8 @@ def memory_budget(
     stages = _stages(model, gpu, regime, options, parallel, requested, nvlink)
     first, band = _calibrated(stages[0], _band(model, gpu, regime, options, stages[0], parallel, utilization), measured)
     stages = (first, *stages[1:])
-    out_of_memory = _out_of_memory(gpu, stages) or _not_free(gpu, regime, options, requested, tensor, nvlink)
+    pinned = bool(options.kv_cache_memory_bytes)
+    out_of_memory = _out_of_memory(gpu, stages, pinned) or _not_free(gpu, regime, options, requested, tensor, nvlink)
     if gpu.vendor != "nvidia" and out_of_memory is None and min(s.kv_cache for s in stages) > 0:
         return Unknown(f"{gpu.name} is not an NVIDIA GPU; only what cannot fit at all is told")
     wanted = kv_options(model, gpu, regime, options, parallel)
@@ -333,14 +335,20 @@ def memory_budget(
     )
 
 
-def _out_of_memory(gpu: GpuType, stages: Sequence[Stage]) -> str | None:
-    """CUDA's own refusal: weights or the profiling run that do not fit the GPU at all, whatever the utilisation."""
+def _out_of_memory(gpu: GpuType, stages: Sequence[Stage], pinned: bool) -> str | None:
+    """CUDA's own refusal: weights, or a cache of a ``pinned`` size, that the GPU does not have at all."""
     free = gpu.total_bytes - int(0.3 * GIB)  # the CUDA context
     for stage in stages:
         if stage.weights > free:
             return (
                 f"CUDA out of memory while loading: the weights take {stage.weights / GIB:.2f} GiB per GPU,"
                 f" {free / GIB:.2f} GiB are free"
+            )
+        taken = stage.weights + stage.activations + stage.cuda_graphs + stage.non_torch
+        if pinned and taken + stage.kv_cache > free:
+            return (
+                f"CUDA out of memory: a KV cache of {stage.kv_cache / GIB:.2f} GiB beside {taken / GIB:.2f} GiB per"
+                f" GPU, {free / GIB:.2f} GiB are free"
             )
     return None
 

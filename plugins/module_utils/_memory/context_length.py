@@ -7,7 +7,7 @@ from typing import Any
 
 from .shape import Shape, first
 
-__all__ = ["max_model_len", "original_len", "rope_elements"]
+__all__ = ["max_model_len", "original_len", "rope_elements", "scaled_len"]
 
 # vLLM 0.33 config/model.py `_get_and_verify_max_len`: the least of these, except that the tokenizer-style name wins.
 _LENGTH_KEYS = (
@@ -56,6 +56,14 @@ def original_len(config: Mapping[str, Any], length: int) -> int:
     rope = _rope(config)
     original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     return int(original) if original and rope.get("rope_type", rope.get("type")) == "longrope" else length
+
+
+def scaled_len(config: Mapping[str, Any]) -> int:
+    """The context in tokens that a YaRN rope is scaled for: its original length times its factor; 0 for any other."""
+    rope = _rope(config)
+    if rope.get("rope_type", rope.get("type")) != "yarn":
+        return 0
+    return int(float(rope.get("original_max_position_embeddings") or 0) * float(rope.get("factor") or 0))
 
 
 def rope_elements(config: Mapping[str, Any], shape: Shape, length: int, sees: bool) -> int:

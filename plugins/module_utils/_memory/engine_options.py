@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_OPTIONS",
     "EngineOptions",
     "batch_defaults",
+    "cache_dtype",
     "default_length",
     "kv_options",
     "resolved_batch",
@@ -99,7 +100,15 @@ def resolved_batch(gpu: GpuType, regime: Regime, options: EngineOptions, max_len
     return tokens, min(seqs, tokens)
 
 
-def _block_size(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> int:
+def cache_dtype(model: ModelSpec, regime: Regime, options: EngineOptions) -> str:
+    """The type of the KV cache: ``auto`` is what the files ask for, if they do (``resolve_kv_cache_dtype_string``)."""
+    if options.kv_cache_dtype != "auto":
+        return options.kv_cache_dtype
+    modelopt = model.quantization is not None and model.quantization.method.startswith("modelopt")
+    return "auto" if modelopt and not regime.modelopt_cache else model.kv_dtype
+
+
+def _block_size(model: ModelSpec, gpu: GpuType, dtype: str) -> int:
     """Tokens per block that the attention kernels ask for (``platforms/cuda.py``: the first backend that fits).
 
     MLA: FlashInfer's takes 32 (compute capability 10); Hopper has FlashAttention's (16), and FlashMLA (64) for fp8.
@@ -108,7 +117,7 @@ def _block_size(model: ModelSpec, gpu: GpuType, options: EngineOptions) -> int:
     if any(layer.indexer for layer in model.layers):
         return 64
     if model.mla and gpu.compute_capability[0] in (9, 10):
-        return 32 if gpu.compute_capability[0] == 10 else 64 if options.kv_cache_dtype.startswith("fp8") else 16
+        return 32 if gpu.compute_capability[0] == 10 else 64 if dtype.startswith("fp8") else 16
     return 16
 
 
@@ -117,14 +126,15 @@ def kv_options(
 ) -> KvOptions:
     """The options of the KV planner that these engine options amount to."""
     length = default_length(model, regime, options)
+    dtype = cache_dtype(model, regime, options)
     tensor, pipeline = parallel
     second = runner_of(model, regime) == 2
     batches = (pipeline + 1 if second else 2 if pipeline == 1 else pipeline) if options.async_scheduling else pipeline
     chunked = any(layer.kind == CHUNKED for layer in model.layers)
     return KvOptions(
         max_model_len=length,
-        block_size=options.block_size or _block_size(model, gpu, options),
-        dtype=options.kv_cache_dtype,
+        block_size=options.block_size or _block_size(model, gpu, dtype),
+        dtype=dtype,
         model_bytes=run_dtype_bytes(options),
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,

@@ -11,14 +11,29 @@ from .shape import Shape, first
 __all__ = ["feed_forward", "read_moe"]
 
 
+# By what names a configuration says how many experts a token uses (vLLM's CONFIG_FIELD_ALIASES, and older ones).
+_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "experts_per_token",
+    "top_k_experts",
+    "moe_topk",
+    "moe_top_k",
+    "moe_k",
+    "top_k",
+)
+
+
 def read_moe(config: Mapping[str, Any]) -> Moe | None:
     experts = first(config, "num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", default=0)
     if isinstance(experts, Sequence):
         experts = max(experts, default=0)
-    width = int(first(config, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", default=0))
+    width = first(config, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", default=0)
+    width = int(max(width, default=0) if isinstance(width, Sequence) else width)
     if not experts or int(experts) < 2 or width < 1:
         return None
-    per_token = first(config, "num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k", "top_k", default=1)
+    per_token = first(config, *_PER_TOKEN, default=1)
+    per_token = max(per_token, default=1) if isinstance(per_token, Sequence) else per_token
     shared = int(
         first(
             config,

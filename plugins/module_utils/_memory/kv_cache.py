@@ -17,7 +17,7 @@ from math import lcm
 from .._errors import KvCacheError
 from .._releases.regimes import KvRules
 from .._units import GIB
-from .model import CHUNKED, FULL, LINEAR, MLA, NONE, SLIDING, ModelSpec
+from .model import CHUNKED, CROSS, FULL, LINEAR, MLA, NONE, SLIDING, ModelSpec
 
 __all__ = [
     "KV_DTYPES",
@@ -122,6 +122,8 @@ class KvSpec:
         """Blocks that one request of ``length`` tokens holds at most (``max_memory_usage_bytes`` over the page)."""
         if self.kind == LINEAR:
             return self.window
+        if self.kind == CROSS:  # CrossAttentionSpec: as many as an encoder may be given at once
+            return cdiv(options.max_num_batched_tokens, self.block_size)
         batches = options.concurrent_batches if rules.in_flight else 1
         flight = batches * options.max_num_batched_tokens
         if self.kind == SLIDING:
@@ -218,7 +220,10 @@ def layer_specs(model: ModelSpec, options: KvOptions) -> list[tuple[int, KvSpec]
     for i in attention:
         layer = model.layers[i]
         shape = (layer.kv_heads, layer.head_size, layer.value_size)
-        specs.append((i, KvSpec(layer.kind, block, _attention_page(model, i, options, block), layer.window, shape)))
+        page = _attention_page(model, i, options, block)
+        specs.append((i, KvSpec(layer.kind, block, page, layer.window, shape)))
+        if layer.cross:
+            specs.append((i, KvSpec(CROSS, block, page, 0, shape)))
     return sorted(specs, key=lambda entry: entry[0])
 
 

@@ -28,8 +28,6 @@ _LAYER_TYPES = {
     "mlp": NONE,
     "moe": NONE,
 }
-# How often a full layer comes when the config names a window but no pattern (the config classes' defaults).
-_PATTERN_DEFAULT = {"gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gemma2": 2, "gpt_oss": 2, "olmo3": 4, "exaone4": 4}
 # Nemotron-H as transformers 5 writes it, in the letters of its own pattern.
 LETTERS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
 
@@ -67,7 +65,6 @@ def _linear_kinds(config: Mapping[str, Any], count: int) -> list[str]:
 
 def _windowed_kinds(config: Mapping[str, Any], count: int) -> list[str]:
     """Kinds by a sliding window or chunk size and how often a layer sees everything."""
-    model_type = str(config.get("model_type", ""))
     if config.get("attention_chunk_size"):
         rope_layers = config.get("no_rope_layers")
         if isinstance(rope_layers, Sequence) and len(rope_layers) == count:
@@ -80,8 +77,7 @@ def _windowed_kinds(config: Mapping[str, Any], count: int) -> list[str]:
     if isinstance(late, int):  # Qwen2: windows from this layer on
         return [SLIDING if i >= late else FULL for i in range(count)]
     period = first(config, "sliding_window_pattern", "_sliding_window_pattern", "full_attention_every")
-    period = period if isinstance(period, int) else _PATTERN_DEFAULT.get(model_type)
-    if period:
+    if isinstance(period, int) and period:
         return [FULL if (i + 1) % period == 0 else SLIDING for i in range(count)]
     return [SLIDING] * count
 
@@ -99,7 +95,8 @@ def layer_kinds(config: Mapping[str, Any], count: int) -> list[str]:
     patterned = _pattern_kinds(config, count)
     if patterned:
         return patterned
-    if config.get("model_type") in ("mamba", "mamba2", "falcon_mamba"):
+    # The last one has its attention layers in layer_types only.
+    if config.get("model_type") in ("mamba", "mamba2", "falcon_mamba", "granitemoehybrid"):
         return [LINEAR] * count
     if config.get("kv_lora_rank") and config.get("model_type") not in NOT_MLA:
         return [MLA] * count

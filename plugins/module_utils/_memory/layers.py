@@ -9,7 +9,7 @@ from typing import Any
 from .feed_forward import feed_forward
 from .layer_kinds import BOTH, layer_kinds
 from .model import CHUNKED, FULL, LINEAR, MLA, NONE, SLIDING, Layer, Moe, Tensor
-from .shape import Shape
+from .shape import NOT_MLA, Shape
 from .states import read_state
 
 __all__ = ["read_layers"]
@@ -19,6 +19,8 @@ def _mla_tensors(config: Mapping[str, Any], shape: Shape) -> tuple[Tensor, ...]:
     """The projections of multi-head latent attention (DeepSeek-V2 paper; vLLM ``models/deepseek_v2.py``)."""
     rank, rope = int(config["kv_lora_rank"]), int(config.get("qk_rope_head_dim") or 0)
     nope, value = int(config.get("qk_nope_head_dim") or 128), int(config.get("v_head_dim") or 128)
+    if config.get("model_type") in NOT_MLA and not config.get("v_head_dim"):
+        value = shape.hidden // shape.heads
     query_rank = int(config.get("q_lora_rank") or 0)
     tensors = [
         Tensor("attention", replicated=shape.hidden * (rank + rope)),
@@ -101,11 +103,15 @@ def _attention(config: Mapping[str, Any], shape: Shape, kind: str, index: int) -
         ),
         Tensor("attention", sharded=shape.heads * value * shape.hidden),
     )
+    if config.get("kv_lora_rank") and kind == FULL:  # MiniCPM3: low ranks, and a cache of whole heads
+        tensors = tuple(tensor for tensor in _mla_tensors(config, shape) if tensor.role != "absorbed")
     window = 0
     if kind == SLIDING:
         window = int(config["sliding_window"])
     if kind == CHUNKED:
         window = int(config["attention_chunk_size"])
+    if config.get("is_encoder_decoder"):
+        return Layer(kind, heads, size, value, window, cross=True, tensors=2 * tensors)
     return Layer(kind, heads, size, value, window, tensors=tensors)
 
 
@@ -117,6 +123,9 @@ def read_layers(config: Mapping[str, Any], shape: Shape, moe: Moe | None, count:
     for index, kind in enumerate(layer_kinds(config, count)):
         layer = _attention(config, shape, kind, index)
         part = shape
+        widths = config.get("intermediate_size")
+        if isinstance(widths, Sequence):  # one for each layer
+            part = replace(shape, intermediate=int(widths[index]))
         if index >= caching:
             layer = replace(layer, kind=NONE)
             if config.get("use_double_wide_mlp"):

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "CHUNKED",
+    "CROSS",
     "FULL",
     "LINEAR",
     "MLA",
+    "MOST_LAYERS",
     "NONE",
     "SLIDING",
     "Layer",
@@ -27,12 +29,15 @@ __all__ = [
     "padded_vocabulary",
 ]
 
+MOST_LAYERS = 10_000  # far more than any model has; a loop over all of them ends
+
 # Kinds of layers: how much of the context a layer keeps.
 FULL = "full"  # every token
 SLIDING = "sliding"  # the last `window` tokens
 CHUNKED = "chunked"  # the current chunk of `window` tokens (Llama 4)
 MLA = "mla"  # every token, as one compressed vector that is not sharded (DeepSeek)
 LINEAR = "linear"  # a state of fixed size (Mamba, gated delta net, ...)
+CROSS = "cross"  # what an encoder made of the input (Whisper), beside the decoder's own tokens
 NONE = "none"  # nothing (only a feed-forward part, or a layer that reads the cache of an earlier one)
 
 
@@ -83,7 +88,8 @@ class Layer:
     state side by side (Falcon-H1). ``kv_heads``, ``head_size`` (of keys) and ``value_size`` give what a
     token costs; an MLA layer has one head of ``kv_lora_rank + qk_rope_head_dim`` and no values. ``window`` is the
     sliding window or chunk in tokens. ``indexer`` is the bytes per token of a sparse-attention indexer (DeepSeek
-    V3.2), else 0. ``intermediate`` is the width of a dense feed-forward part (0: none), ``moe`` whether it has experts.
+    V3.2), else 0. ``cross``: the layer also keeps keys and values of an encoder's output. ``intermediate`` is the width
+    of a dense feed-forward part (0: none), ``moe`` whether it has experts.
     """
 
     kind: str
@@ -93,6 +99,7 @@ class Layer:
     window: int = 0
     state: State | None = None
     indexer: int = 0
+    cross: bool = False
     intermediate: int = 0
     moe: bool = False
     tensors: tuple[Tensor, ...] = ()
@@ -164,7 +171,9 @@ class ModelSpec:
     ``dtype_bytes`` is the size of an unquantised weight as stored. ``max_len`` is the longest context in tokens;
     ``original_len`` is that of a LongRoPE model before scaling, else the same.
     ``rope_elements`` is the size of the rotary tables (tokens times rotated dimensions, all tables together).
-    ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model. ``pooling``: the
+    ``gated``: the feed-forward part has a gate. ``tower``: the vision tower of a multimodal model.
+    ``rope_len`` is the context in tokens that its rope is scaled for (0: it says nothing).
+    ``kv_dtype`` is what a KV cache of type ``auto`` becomes, by the files. ``pooling``: the
     model returns vectors or scores, not text.
     ``known`` is False when the formulas were not made for this architecture; ``warnings`` says so in words.
     """
@@ -189,6 +198,8 @@ class ModelSpec:
     moe: Moe | None = None
     quantization: Quantization | None = None
     tower: Tower | None = None
+    kv_dtype: str = "auto"
+    rope_len: int = 0
     pooling: bool = False
     known: bool = True
     warnings: tuple[str, ...] = ()

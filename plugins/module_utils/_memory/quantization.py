@@ -8,7 +8,7 @@ from typing import Any
 
 from .model import Quantization
 
-__all__ = ["read_quantization"]
+__all__ = ["read_kv_dtype", "read_quantization"]
 
 _LINEAR = frozenset({"attention", "mlp", "expert"})
 
@@ -95,9 +95,50 @@ def _activation_scheme(method: str, raw: Mapping[str, Any]) -> str | None:
     return "w4a8_fp8" if four_bits and (inputs.get("num_bits"), inputs.get("type")) == (8, "float") else None
 
 
-def read_quantization(config: Mapping[str, Any], model_type: str) -> Quantization | None:
+# What ModelOpt calls its methods, and what vLLM does (model_arch_config_convertor.py, _normalize_quantization_config).
+_MODELOPT = {"NVFP4": "modelopt_fp4", "MIXED_PRECISION": "modelopt_mixed"}
+
+
+def _raw(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The quantisation that a configuration tells; what ModelOpt says in a part of it is in it itself then."""
     raw = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(raw, Mapping) or not raw.get("quant_method", raw.get("quant_algo")):
+    if not isinstance(raw, Mapping):
+        return {}
+    inner = raw.get("quantization")
+    if isinstance(inner, Mapping):
+        raw = {**raw, **inner}
+        algorithm = str(raw.get("quant_algo") or "").upper()
+        if algorithm and not raw.get("quant_method"):
+            raw["quant_method"] = _MODELOPT.get(algorithm, "modelopt")
+    return raw
+
+
+def read_kv_dtype(config: Mapping[str, Any]) -> str:
+    """The KV cache's type that the files ask for; ``auto`` where they ask for none.
+
+    Sources: vLLM 0.33 ``utils/torch_utils.py`` (``get_kv_cache_quant_algo_string``, for ModelOpt's methods) and
+    ``layers/attention/attention.py`` (any scheme of compressed-tensors is fp8).
+    """
+    raw = _raw(config)
+    method = str(raw.get("quant_method") or "").lower().replace("_", "-")
+    scheme = raw.get("kv_cache_scheme")
+    if method == "compressed-tensors":
+        return "fp8" if scheme else "auto"
+    if not method.startswith("modelopt"):
+        return "auto"
+    scheme = scheme or raw.get("kv_cache_quant_algo")
+    if isinstance(scheme, Mapping):
+        known = scheme.get("type") == "float"
+        if known and scheme.get("num_bits") == 8 and scheme.get("dynamic") is False:
+            return "fp8"
+        return "nvfp4" if known and scheme.get("num_bits") == 4 else "auto"
+    return {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"}.get(str(scheme).lower(), "auto")
+
+
+def read_quantization(config: Mapping[str, Any], model_type: str) -> Quantization | None:
+    """How the weights of a model are stored, by its configuration; None where it says nothing of it."""
+    raw = _raw(config)
+    if not raw.get("quant_method", raw.get("quant_algo")):
         return None
     method = str(raw.get("quant_method") or raw.get("quant_algo")).lower()
     if method == "modelopt" and "fp4" in str(raw.get("quant_algo", "")).lower():

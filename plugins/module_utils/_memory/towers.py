@@ -8,7 +8,7 @@ from typing import Any
 from .model import Tower
 from .shape import first
 
-__all__ = ["TOWERS", "TOWER_DEFAULT", "tower_bytes"]
+__all__ = ["TOWERS", "TOWER_DEFAULT", "tower_bytes", "towers_of"]
 
 # Pictures as the processors cut them. From the models' processor configs: Gemma 3: 896x896 pixels, 256 tokens.
 # Qwen2/2.5-VL: patches of 14, two frames, 2x2 merged, at most 16384 tokens; films of at most 14 frames (vLLM
@@ -27,12 +27,37 @@ TOWERS: dict[str, Tower] = {
 TOWER_DEFAULT = Tower(4096, 3 * 14 * 14 * 4 * 2)
 
 
+# Parts of a configuration that are encoders of pictures and sounds, wherever they stand.
+_PARTS = ("vision_config", "audio_config", "encoder_config", "sound_config", "speech_config", "audio_encoder_config")
+# Towers whose feed-forward part has a gate (transformers' modelling code of these types).
+_GATED = frozenset(
+    {"aimv2", "glm4v_vision", "pixtral", "qwen2_5_omni_vision_encoder", "qwen2_5_vl", "qwen2_5_vl_vision"}
+)
+
+
+def towers_of(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The encoders of pictures and sounds that a completed configuration has."""
+    outer = [config, *(part for part in (config.get("thinker_config"),) if isinstance(part, Mapping))]
+    found = [part[name] for part in outer for name in _PARTS if isinstance(part.get(name), Mapping)]
+    if config.get("encoder_layers"):  # Whisper: the encoder's sizes stand beside the decoder's
+        found.append({"hidden_size": config.get("d_model"), **{k: v for k, v in config.items() if "encoder" in k}})
+    return [part for part in found if part]
+
+
 def tower_bytes(config: Mapping[str, Any], dtype_bytes: int) -> int:
-    """Bytes of the vision tower by the formula of a ViT: 4 h^2 + 2 h i per layer; 0 when the sizes are not given."""
-    vision = config.get("vision_config") or {}
-    if not isinstance(vision, Mapping):
+    """Bytes of the encoders of a model in its files: per layer 4 h^2 for attention and 2 h i (3 h i with a gate) more.
+
+    Where the sizes are not given they count as nothing. ``dtype_bytes`` are those of an element.
+    """
+    return sum(_elements(tower) for tower in towers_of(config)) * dtype_bytes
+
+
+def _elements(tower: Mapping[str, Any]) -> int:
+    hidden = int(first(tower, "embed_dim", "hidden_size", "d_model", "width", default=0) or 0)
+    depth = first(tower, "num_hidden_layers", "depth", "encoder_layers", "num_layers", "layers", default=0) or 0
+    if not isinstance(depth, int):  # stages of a convolutional tower
         return 0
-    hidden = int(first(vision, "hidden_size", "embed_dim", default=0) or 0)
-    depth = int(first(vision, "num_hidden_layers", "depth", default=0) or 0)
-    width = int(first(vision, "intermediate_size", default=4 * hidden) or 0)
-    return depth * (4 * hidden * hidden + 2 * hidden * width) * dtype_bytes
+    ratio = float(first(tower, "mlp_ratio", default=4))
+    width = int(first(tower, "intermediate_size", "encoder_ffn_dim", "ffn_dim", default=ratio * hidden) or 0)
+    up = 3 if tower.get("model_type") in _GATED else 2
+    return depth * (4 * hidden * hidden + up * hidden * width)

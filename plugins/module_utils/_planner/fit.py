@@ -15,6 +15,7 @@ from typing import Any
 from .._errors import SizingError
 from .._memory.account import Budget, Measured, memory_budget, pinned_kv_bytes
 from .._memory.calibration import Calibration, Found, digest
+from .._memory.class_defaults import overridden
 from .._memory.engine_options import EngineOptions
 from .._memory.model import ModelSpec
 from .._memory.model_config import read_model
@@ -24,11 +25,12 @@ from .._units import GIB, MIB
 from .._wishes.read import Parallelism, Wish
 from .hosts import Pool
 from .shapes import Shape, lack
-from .task import options_for, task_of
+from .task import POOLS, options_for, task_of
 
 __all__ = ["LEAST_CONTEXT", "STEP", "UTILIZATION", "Accounts", "Misfit", "Sized", "engine_options"]
 
 LEAST_CONTEXT = 8192  # tokens; a shape that leaves less is of little use to anybody who did not ask for it
+LEFT = 0.3  # GiB of a GPU that CUDA's context takes before vLLM starts
 STEP = 256  # tokens; planned lengths are multiples of it
 UTILIZATION = 0.92  # vLLM's own default, written out so that a new default is not a change nobody asked for
 # Options of vLLM that take or give GPU memory in ways that the account does not follow.
@@ -158,6 +160,19 @@ class Accounts:
             self._models[wish.name] = self._read(wish)
         return self._models[wish.name]
 
+    def reread(self, wish: Wish) -> ModelSpec | Unknown:
+        """The model of a wish that somebody might have, whatever is known of one of its name."""
+        return self._read(wish)
+
+    def trial(
+        self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, host_count: int
+    ) -> Sized | Misfit | Unknown:
+        """As :meth:`attempt`, for a wish that somebody might have: nothing of it is kept."""
+        missing = lack(shape, pool, host_count)
+        if missing:
+            return Misfit(shape, pool, missing)
+        return _Attempt(self, model, wish, pool, shape.parallelism).result(None)
+
     def was_read(self, wish: Wish) -> bool:
         """Whether there is a configuration of its model, understood or not."""
         return "config" in self._facts.get(wish.name, {})
@@ -176,11 +191,30 @@ class Accounts:
             f"{number}.{tensor['name']}": {"data_offsets": (0, tensor["bytes"])}
             for number, tensor in enumerate(facts.get("tensors") or ())
         }
-        config = {**facts["config"], **_json(wish.extra_args.get("hf-overrides"))}
+        overrides = _json(wish.extra_args.get("hf-overrides"))
+        size = facts.get("safetensors_bytes")
         try:
-            return read_model(config, headers=headers, total_bytes=facts.get("safetensors_bytes"))
+            model = read_model(overridden(facts["config"], overrides), headers=headers, total_bytes=size)
         except SizingError as error:
-            return Unknown(str(error))
+            told = f"with {wish.where}.extra_args.hf-overrides, " if overrides else ""
+            return Unknown(f"{told}{error}")
+        model = replace(model, max_len=self._longest(wish, model, facts))
+        if wish.source.startswith("/") and facts.get("path") and facts.get("bytes_from") == "none":
+            empty = f"there are no weights in {wish.source}: they are counted by its configuration"
+            return replace(model, warnings=(*model.warnings, empty))
+        return model
+
+    def _longest(self, wish: Wish, model: ModelSpec, facts: Mapping[str, Any]) -> int:
+        """The longest context in tokens, with what other files than the configuration say of it.
+
+        Source: vLLM 0.33 ``config/model.py``, ``get_and_verify_max_len``: the tokenizer's counts for models that pool
+        and have absolute positions, that of sentence-transformers for any.
+        """
+        length, tokenizer = model.max_len, facts.get("tokenizer_length")
+        absolute = facts["config"].get("position_embedding_type") == "absolute"
+        if tokenizer and absolute and self.task(wish) in POOLS:
+            length = min(length, int(tokenizer))
+        return int(facts.get("max_seq_length") or length)
 
     def attempt(
         self, model: ModelSpec, wish: Wish, pool: Pool, shape: Shape, host_count: int
@@ -202,7 +236,7 @@ class Accounts:
 
     def _task(self, wish: Wish, stated: str | None) -> str:
         facts = self._facts.get(wish.name) or {}
-        config = {**(facts.get("config") or {}), **_json(wish.extra_args.get("hf-overrides"))}
+        config = overridden(facts.get("config") or {}, _json(wish.extra_args.get("hf-overrides")))
         return task_of(config, wish.extra_args, embeds=bool(facts.get("embeds")), stated=stated)
 
     def size(
@@ -376,7 +410,14 @@ class _Attempt:
         margin = budget.limiting_kv_bytes / GIB - pinned_kv_bytes(budget) / GIB if budget.fits else 0.0
         needed = fixed / GIB + budget.needed_kv * self._requests + margin
         requests = f"{self._requests} requests" if self._requests > 1 else "one request"
-        if stage.weights > budget.requested * GIB:
+        pinned = self._options.kv_cache_memory_bytes or 0
+        if pinned and fixed + pinned > (budget.total - LEFT) * GIB:
+            needed = (fixed + pinned) / GIB
+            reason = (
+                f"{self._wish.where}.extra_args.kv-cache-memory-bytes asks for {pinned / GIB:.1f} GiB per GPU beside "
+                f"{fixed / GIB:.1f} GiB for the weights and running them"
+            )
+        elif stage.weights > budget.requested * GIB:
             reason = f"the weights alone take {stage.weights / GIB:.1f} GiB per GPU"
         else:
             parts = [f"weights {stage.weights / GIB:.1f}", f"running them {(fixed - stage.weights) / GIB:.1f}"]

@@ -11,6 +11,7 @@ from .._memory.model import ModelSpec
 from .._wishes.read import Parallelism, Wish
 from .fit import STEP, Accounts, Misfit, Sized
 from .hosts import Host, Pool, Site
+from .knobs import in_words, knobs
 from .place import NoRoomError
 from .shapes import Shape, lack, on_several_hosts, order
 from .text import counted, some
@@ -36,20 +37,20 @@ def considered(wish: Wish, misfits: Sequence[Misfit], chosen: Shape) -> Iterator
 def nothing_fits(
     accounts: Accounts, model: ModelSpec, wish: Wish, misfits: Sequence[Misfit], host_counts: Mapping[Pool, int]
 ) -> dict[str, Any]:
-    """The one rejected shape that came nearest, and what would let it in."""
+    """The one rejected shape that came nearest, and what would let the model in, the cheapest first."""
 
     def distance(misfit: Misfit) -> tuple[Any, ...]:
         ratio = (misfit.needed_gib or 0.0) / (misfit.available_gib or 1.0)
         return misfit.needed_gib is None, -misfit.longest, ratio, order(misfit.shape)
 
     nearest = min(misfits, key=distance)
-    where = f"{nearest.shape} on {nearest.pool.gpu.name}"
-    if nearest.longest >= STEP:
-        fewer = f"{wish.where}.concurrency, or " if wish.concurrency and wish.concurrency > 1 else ""
-        knob = f"Lower {fewer}{wish.where}.context_length to {nearest.longest}."
-        return _record(wish, nearest, nearest_fit=f"context_length {nearest.longest} with {where}", knob=knob)
+    cures = knobs(accounts, wish, misfits, host_counts)
+    if cures:
+        return _record(wish, nearest, nearest_fit=cures[0].fit, knob=in_words(cures))
     if nearest.needed_gib is None:
-        return _record(wish, nearest, nearest_fit=None, knob=f"Change {wish.where}.parallelism, or the model.")
+        return _record(
+            wish, nearest, nearest_fit=None, knob=f"Take other GPUs, or another model as {wish.where}.source."
+        )
     larger = f"take larger GPUs, or a quantised or smaller model as {wish.where}.source"
     wider = None if wish.parallelism else _on_more_hosts(accounts, model, wish, host_counts)
     if wider:

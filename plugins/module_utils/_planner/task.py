@@ -11,7 +11,7 @@ from typing import Any
 
 from .._engine.probe import TASKS
 
-__all__ = ["TASKS", "options_for", "task_of"]
+__all__ = ["POOLS", "TASKS", "options_for", "task_of"]
 
 # _SUFFIX_TO_DEFAULTS: the first ending that fits counts. What pools is an embedding, or a classifier.
 _ENDINGS = (
@@ -34,6 +34,21 @@ _ENDINGS = (
 # Of the registry, those whose class does something else than the ending says, or that have none of the endings.
 _KNOWN = {
     **dict.fromkeys(("BertForMaskedLM", "RobertaForMaskedLM"), "embed"),
+    # Their classes are those of the language models.
+    **dict.fromkeys(
+        (
+            "ChatGLMModel",
+            "DeepseekV3BidirectionalModel",
+            "Gemma2Model",
+            "LlamaModel",
+            "MistralModel",
+            "MossAudioModel",
+            "Qwen2Model",
+            "Qwen2_5OmniModel",
+            "UltravoxModel",
+        ),
+        "generate",
+    ),
     # They embed each token, and compare these: late interaction, which answers to /score.
     **dict.fromkeys(
         (
@@ -53,6 +68,7 @@ _KNOWN = {
     ),
     "JinaVLForRanking": "score",  # a classifier, to which vLLM gives one label
     # Each token gets a reward: classes of tokens.
+    **dict.fromkeys(("ClefFlashForJointSchema", "ClefOmniForJointSchema"), "classify"),
     **dict.fromkeys(("InternLM2ForRewardModel", "Qwen2ForRewardModel", "Qwen2ForProcessRewardModel"), "classify"),
     # supports_transcription_only: they answer to audio, and to nothing else.
     **dict.fromkeys(
@@ -66,7 +82,7 @@ _KNOWN = {
         "transcribe",
     ),
 }
-_POOLS = ("embed", "score", "classify")
+POOLS = ("embed", "score", "classify")
 
 
 def task_of(
@@ -91,11 +107,11 @@ def task_of(
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, Sequence) and not isinstance(names, str) and names else ""
     known = _KNOWN.get(name) or _by_ending(name)
-    pools = runner == "pooling" or (runner != "generate" and bool(converted or embeds or known in _POOLS))
+    pools = runner == "pooling" or (runner != "generate" and bool(converted or embeds or known in POOLS))
     if not pools:
-        return "generate" if known in _POOLS or known is None else known
-    if name not in _KNOWN or _KNOWN[name] not in _POOLS:
-        known = converted or (known if known in _POOLS else "embed")
+        return "generate" if known in POOLS or known is None else known
+    if name not in _KNOWN or _KNOWN[name] not in POOLS:
+        known = converted or (known if known in POOLS else "embed")
     return "score" if known == "classify" and _has_one_label(name, config) else str(known)
 
 
@@ -103,7 +119,7 @@ def options_for(stated: str | None, by_itself: str) -> dict[str, str]:
     """The options that make vLLM run a model for the task that is stated, where it would not by itself."""
     if stated is None or stated == by_itself:
         return {}
-    if stated not in _POOLS:
+    if stated not in POOLS:
         return {"runner": "generate"}
     return {"runner": "pooling", "convert": "embed" if stated == "embed" else "classify"}
 

@@ -63,7 +63,8 @@ class Regime:
     stamps is profiled as long as the context; ``encoder_copies``: its outputs are kept twice.
     ``big_batch``: GPUs of 160 GiB and more get 16384 batched tokens, compute capability 10 graphs for 1024 tokens.
     ``mxfp4_tiles``: Triton's mxfp4 layout pads to larger tiles. ``short_longrope``: LongRoPE models default to the
-    length before scaling. ``chunked_hybrid``: chunked attention has tables of its own. ``checkpoints`` as in
+    length before scaling. ``chunked_hybrid``: chunked attention has tables of its own.
+    ``modelopt_cache``: a KV cache of type ``auto`` is what a checkpoint of ModelOpt asks for. ``checkpoints`` as in
     ``_memory/kv_cache.py``, ``KvOptions``.
     """
 
@@ -88,6 +89,7 @@ class Regime:
     v2_encoder: bool = False
     short_longrope: bool = False
     chunked_hybrid: bool = False
+    modelopt_cache: bool = False
     checkpoints: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -131,8 +133,8 @@ _V0_11_1 = replace(_V0_11, since=(0, 11, 1), sampler=9.0, sampler_band=0.1)
 _V0_12 = replace(_V0_11_1, since=(0, 12, 0), kv=replace(_V0_11_1.kv, padding_threshold=1.25))
 # v1/worker/workspace.py: the experts' workspace is kept (not in 0.12, in 0.14); the encoder's outputs are not copied.
 _V0_13 = replace(_V0_12, since=(0, 13, 0), moe_workspace_kept=True, encoder_copies=False, non_torch=_LIBRARIES_0_13)
-# envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE.
-_V0_14 = replace(_V0_13, since=(0, 14, 0), chunked_hybrid=True)
+# envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE; engine/arg_utils.py: resolve_kv_cache_dtype_string.
+_V0_14 = replace(_V0_13, since=(0, 14, 0), chunked_hybrid=True, modelopt_cache=True)
 # models/qwen3_vl.py, get_max_video_tokens: a film is two frames of the video processor's size.
 _V0_16 = replace(_V0_14, since=(0, 16, 0), films_by_length=False)
 # v1/sample/ops/topk_topp_triton.py: top-k/top-p in place, one row of the vocabulary per multiprocessor as buffer; left

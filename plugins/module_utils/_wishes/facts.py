@@ -18,12 +18,14 @@ KEYS = (
     "config",
     "embeds",
     "generation",
+    "max_seq_length",
     "path",
     "problem",
     "revision",
     "safetensors_bytes",
     "source",
     "tensors",
+    "tokenizer_length",
 )
 
 
@@ -53,6 +55,9 @@ def facts_problems(facts: Mapping[str, Any]) -> Iterator[str]:
         size = known.get("safetensors_bytes")
         if size is not None and not _are_bytes(size):
             yield f"{where}.safetensors_bytes: {_kind(size)} is no size of weights; write their bytes, or leave it out."
+        for key in ("max_seq_length", "tokenizer_length"):
+            if known.get(key) is not None and not _are_bytes(known[key]):
+                yield f"{where}.{key}: {_kind(known[key])} is no length; write a number of tokens, or leave it out."
         if not _are_tensors(known.get("tensors") or ()):
             yield f"{where}.tensors: is no list of tensors with name and bytes; leave it out, the configuration tells."
 

@@ -44,6 +44,8 @@ def test_a_directory_with_all_shards(tmp_path: Path) -> None:
         "config": CONFIG,
         "generation": None,
         "embeds": False,
+        "max_seq_length": None,
+        "tokenizer_length": None,
         "chat_template": False,
         "tensors": WEIGHTS,
         "safetensors_bytes": 272,
@@ -81,6 +83,41 @@ def test_pytorch_files_are_sized_and_nothing_at_all_is_not_known(tmp_path: Path)
         (tmp_path / name).write_bytes(bytes(1000))
     facts = read(tmp_path)
     assert (facts["safetensors_bytes"], facts["bytes_from"]) == (2000, "files")
+
+
+def test_of_two_formats_one_is_loaded(tmp_path: Path) -> None:
+    """VLLM prefers Mistral's, if there is no list of shards: what is counted is what it loads."""
+    root = write_model(tmp_path / "tiny")
+    (root / "model.safetensors.index.json").unlink()
+    (root / "consolidated.safetensors").write_bytes(safetensors({"tok_embeddings.weight": ("BF16", [16, 4])}))
+    facts = read(root)
+    assert (facts["safetensors_bytes"], facts["bytes_from"]) == (128, "headers")
+    assert [tensor["name"] for tensor in facts["tensors"]] == ["tok_embeddings.weight"]
+
+
+def test_a_model_in_mistrals_own_format_alone(tmp_path: Path) -> None:
+    (tmp_path / "params.json").write_text('{"dim": 8, "n_layers": 2}')
+    (tmp_path / "consolidated.safetensors").write_bytes(safetensors({"a": ("BF16", [16])}))
+    facts = read(tmp_path)
+    assert (facts["config"], facts["safetensors_bytes"]) == ({"dim": 8, "n_layers": 2}, 32)
+
+
+def test_what_modelopt_wrote_into_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "hf_quant_config.json").write_text('{"quantization": {"kv_cache_quant_algo": "FP8"}}')
+    said = {"quantization": {"kv_cache_quant_algo": "FP8"}}
+    assert read(tmp_path)["config"] == {"model_type": "llama", "quantization_config": said}
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "fp8"}}')
+    assert read(tmp_path)["config"]["quantization_config"] == {"quant_method": "fp8"}
+
+
+def test_pickled_weights_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("consolidated.00.pt", "optimizer.pt"):
+        (tmp_path / name).write_bytes(bytes(500))
+    assert read(tmp_path)["safetensors_bytes"] == 500
+    (tmp_path / "model.bin").write_bytes(bytes(700))
+    assert read(tmp_path)["safetensors_bytes"] == 700
 
 
 def test_generation_and_chat_template(tmp_path: Path) -> None:

@@ -131,8 +131,14 @@ def test_weights_from_headers() -> None:
 
 
 def test_headers_beat_the_formula() -> None:
-    model = read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [1000]}}, total_bytes=5)
-    assert model.weights.total_bytes == 2000
+    model = read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [7_000_000_000]}}, total_bytes=5)
+    assert model.weights.total_bytes == 14_000_000_000
+
+
+@pytest.mark.parametrize("elements", [1000, 10**12])
+def test_headers_that_lie_are_told(elements: int) -> None:
+    with pytest.raises(ModelConfigError, match=f"said to have {2 * elements} bytes, but by its configuration"):
+        read_model(LLAMA, headers={"a": {"dtype": "BF16", "shape": [elements]}})
 
 
 def test_an_unknown_architecture_is_a_warning() -> None:
@@ -142,7 +148,7 @@ def test_an_unknown_architecture_is_a_warning() -> None:
     assert "wide" in model.warnings[0]
 
 
-@pytest.mark.parametrize("config", [{}, {"hidden_size": 8}, {"num_hidden_layers": 2}, {"model_type": "clip"}])
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 8}, {"num_hidden_layers": 2}, {"model_type": "resnet"}])
 def test_what_is_no_language_model_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ModelConfigError):
         read_model(config)
@@ -196,3 +202,15 @@ def test_no_config_with_sizes_crashes(config: dict[str, Any]) -> None:
     assert isinstance(model, ModelSpec)
     assert len(model.layers) == config["num_hidden_layers"]
     assert model.weights.total_bytes > 0
+
+
+def test_an_unknown_type_of_a_known_architecture_is_taken_for_that() -> None:
+    own = {**LLAMA, "model_type": "house_phi", "architectures": ["PhiForCausalLM"]}
+    model = read_model(own)
+    assert not model.gated  # as Phi's feed-forward part is
+    (said,) = model.warnings
+    assert said == (
+        "architecture PhiForCausalLM is not one the weight and memory formulas were checked with: its layers are taken "
+        "for those of phi, and the error band is wide (weights within 20%)"
+    )
+    assert "for those of a plain transformer" in read_model({**own, "architectures": ["HouseForCausalLM"]}).warnings[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.gpuhosts.vllm.plugins.module_utils._memory.model import ModelSpec
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.choose import Sizer
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._planner.fit import LEAST_CONTEXT, Accounts
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import read_wishes
@@ -14,6 +15,7 @@ from tests.unit.fleets import (
     RTX4090,
     SMALL,
     T4,
+    facts,
     first,
     host,
     plan,
@@ -115,9 +117,9 @@ def test_facts_of_the_files_count_more_than_the_formula() -> None:
     wishes, _ = read_wishes([SMALL | {"source": "a/b"}], "0.33.0")
     config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
               "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 512}  # fmt: skip
-    tensors = [{"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [64, 128], "bytes": 4711}]
+    tensors = [{"name": "model.layers.*.mlp.down_proj.weight", "dtype": "BF16", "shape": [64, 128], "bytes": 471100}]
     model = Accounts({SMALL["name"]: {"config": config, "tensors": tensors}}, "0.33.0").model(wishes[0])
-    assert (model.weights.total_bytes, model.weights.source) == (4711, "headers")  # type: ignore[union-attr]
+    assert (model.weights.total_bytes, model.weights.source) == (471100, "headers")  # type: ignore[union-attr]
 
 
 def test_weights_that_fit_no_host_say_how_many_would_do() -> None:
@@ -135,5 +137,24 @@ def test_weights_that_fit_no_host_say_how_many_would_do() -> None:
 def test_a_parallelism_that_is_too_small_for_the_weights() -> None:
     wish = {"name": "deepseek-v3", "parallelism": {"tensor": 4, "pipeline": 2}}
     (row,) = refusal([wish], host("gpu1"), host("gpu2")).rejected
+    assert row["knob"] == "Set vllm_models[0].parallelism to auto."
+    (row,) = refusal([wish], host("gpu1")).rejected
     assert row["nearest_fit"] == "about 10 x H100 80GB"
     assert row["knob"].endswith("or widen its parallelism.")
+
+
+def test_what_is_overridden_is_named_where_it_does_not_go_with_the_rest() -> None:
+    wish = SMALL | {"extra_args": {"hf-overrides": {"hidden_size": "wide"}}}
+    assert "because with vllm_models[0].extra_args.hf-overrides, the fields of config.json do not go" in str(
+        refusal([wish], host("gpu1"))
+    )
+
+
+def test_a_directory_without_weights_is_told() -> None:
+    wishes, _ = read_wishes([SMALL | {"source": "/srv/models/llama"}], "0.33.0")
+    written = facts(SMALL["name"])
+    for known, warned in ((written, False), (written | {"path": "/srv/models/llama"}, True)):
+        model = Accounts({SMALL["name"]: known}, "0.33.0").model(wishes[0])
+        assert isinstance(model, ModelSpec)
+        told = "there are no weights in /srv/models/llama: they are counted by its configuration"
+        assert (told in model.warnings) == warned

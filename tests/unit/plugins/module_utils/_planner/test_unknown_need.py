@@ -18,6 +18,17 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._wishes.read import 
 from tests.unit.fleets import H100, MODELS, host
 from tests.unit.pretended_hub import served, write_cache, write_model
 
+# As large as the files of the pretended hub.
+TINY = json.dumps(
+    {
+        "model_type": "llama",
+        "hidden_size": 4,
+        "intermediate_size": 8,
+        "num_attention_heads": 1,
+        "num_hidden_layers": 2,
+        "vocab_size": 16,
+    }
+)
 LLAMA = json.loads((MODELS / "llama-3.3-70b-instruct.json").read_text(encoding="utf-8"))["config"]
 
 
@@ -51,10 +62,10 @@ def test_the_hub_cache_and_other_ways_for_a_model_of_the_hub(tmp_path: Path) -> 
     stated = plan(model | {"parallelism": {"tensor": 2}}, known)
     assert tensor_sizes(stated) == {2}
     assert "whether it fits is not checked" in stated["warnings"][0]
-    with served(write_model(tmp_path / "on-the-hub", config=json.dumps(LLAMA))) as (endpoint, _):
+    with served(write_model(tmp_path / "on-the-hub", config=TINY)) as (endpoint, _):
         online = HubOptions(str(tmp_path), online=True, endpoint=endpoint)
         assert plan(model, read_models([model | {"name": "llama"}], online, required=False))["instances"]
-    write_cache(tmp_path, json.dumps(LLAMA))
+    write_cache(tmp_path, TINY)
     known = read_models([model | {"name": "llama"}], HubOptions(str(tmp_path)), required=False)
     assert plan(model, known)["instances"]
 
