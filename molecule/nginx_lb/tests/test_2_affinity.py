@@ -76,11 +76,12 @@ def talk(number: int, turns: int = 1) -> Talk:
     return said[:-1]
 
 
-def at_once(door: FrontDoor, number: int) -> Counter[int]:
-    """How many of some requests that go together each server has got."""
-    with ThreadPoolExecutor(number) as clients:
-        running = [clients.submit(ask, door, X_Session_Id="session 1", interval=1) for _ in range(number)]
-    return Counter(port(one.result()) for one in running)
+def at_once(doors: list[FrontDoor], number: int) -> list[Counter[int]]:
+    """Of some requests that go together, how many each server has got, by front door."""
+    with ThreadPoolExecutor(number * len(doors)) as clients:
+        wish: dict[str, Any] = {"X_Session_Id": "session 1", "interval": 2}
+        running = [[clients.submit(ask, door, **wish) for _ in range(number)] for door in doors]
+    return [Counter(port(one.result()) for one in at_door) for at_door in running]
 
 
 def test_the_turns_of_a_conversation_go_to_one_server_and_conversations_to_all(doors: list[FrontDoor]) -> None:
@@ -120,11 +121,13 @@ def test_nonsense_is_for_the_engine_to_judge(doors: list[FrontDoor], more: dict[
 
 
 def test_a_busy_server_is_relieved_by_the_others_and_then_by_the_least_busy(doors: list[FrontDoor]) -> None:
-    for door in doors:
-        (home,) = {port(ask(door, X_Session_Id="session 1")) for _ in range(3)}
-        assert at_once(door, LIMIT + 1)[home] == LIMIT
-        assert at_once(door, 4 * LIMIT + 4) == dict.fromkeys(PORTS, LIMIT + 1)
-        assert port(ask(door, X_Session_Id="session 1")) == home
+    (home,) = {port(ask(door, X_Session_Id="session 1")) for door in doors for _ in range(3)}
+    for got in at_once(doors, LIMIT + 1):
+        assert got[home] == LIMIT
+    for got in at_once(doors, 4 * LIMIT + 4):
+        assert set(got.values()) <= {LIMIT, LIMIT + 1, LIMIT + 2}, "one each; a late one may find another order"
+        assert set(got) == set(PORTS)
+    assert {port(ask(door, X_Session_Id="session 1")) for door in doors} == {home}
 
 
 def homes(door: FrontDoor) -> list[int]:
