@@ -224,7 +224,7 @@ def test_a_key_holds_whatever_the_way_to_a_model() -> None:
     """In each place that sends to servers of a model, but for where only those places lead."""
     keys: dict[str, Any] = {"nginx_lb_open": False, "nginx_lb_engine_key": KEY + "0"}
     keys["nginx_lb_keys"] = [{**KEYS[0], "models": ["small"]}]
-    hosts = {"nginx_lb_model_domain": "llm.example.org"}
+    hosts: dict[str, Any] = {"nginx_lb_model_domain": "llm.example.org"}
     text = configuration(model("small", 8000), model("big", 8001), **AFFINITY | keys | hosts)
     for place in ("@big", "@big/chained", "= /v1/models"):
         assert "if ($is_foreign) { return 403; }" in text.partition(f" location {place} {{")[2].partition("location")[0]
