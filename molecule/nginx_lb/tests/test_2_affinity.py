@@ -1,4 +1,7 @@
-"""What goes together goes to one server as long as that is not busy, and models have host names; 25 s, of which 15 converge."""
+"""What goes together goes to one server as long as that is not busy, and models have host names.
+
+81 s on two cores with a load of 12, of which three runs of the role took 50.
+"""
 
 from __future__ import annotations
 
