@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 
 class Answer(NamedTuple):
@@ -79,3 +80,10 @@ class FrontDoor:
             connection.close()
         names_and_values = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, names_and_values, b"".join(pieces), arrivals)
+
+
+def until(condition: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from front_door import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from front_door import FrontDoor
 
 STATE = "/var/lib/gpuhosts-front-door/state.json"
@@ -64,13 +63,6 @@ def down(front_door: FrontDoor) -> dict[str, Any]:
     """What is down, and since when."""
     state = json.loads(front_door.host.file(STATE).content_string)["servers"]
     return {server: entry["down"] for server, entry in state.items() if "down" in entry}
-
-
-def until(condition: Callable[[], Any], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def outage(front_door: FrontDoor, fault: str) -> tuple[float, float, float]:

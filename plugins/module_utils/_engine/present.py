@@ -124,11 +124,14 @@ def read_front_door(root: Path, status_url: str, problems: list[str]) -> Record:
 
 
 def servers(configuration: str) -> Iterator[Record]:
-    """As the role nginx_lb writes them (templates/nginx.conf.j2) and marks them (front_door_state.py)."""
+    """As the role nginx_lb writes them (templates/nginx.conf.j2) and marks them (front_door_state.py).
+
+    Upstreams whose names begin with ``_`` are no models: they have servers of models once more.
+    """
     model = ""
     for match in _SERVER.finditer(configuration):
         model = match["model"] or model
-        if match["address"]:
+        if match["address"] and not model.startswith("_"):
             reason = (match["reason"] or "").strip(" ()") or "operator"
             by = reason if match["down"] and reason != "health" else None
             yield {"address": match["address"], "id": match["id"], "model": model, "drained": by}

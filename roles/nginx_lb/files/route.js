@@ -4,27 +4,52 @@
 function byModel(r) {
     const kind = r.headersIn['Content-Type'] || '';
     if (/^multipart\/form-data/i.test(kind)) {
-        send(r, ofForm(r.requestBuffer, kind));
+        send(r, { model: ofForm(r.requestBuffer, kind) });
     } else {
-        send(r, fieldsOf(r.requestText).model);
+        const fields = fieldsOf(r.requestText);
+        send(r, fields, fields.messages || fields.prompt);
     }
 }
 
 // A websocket has no body: what the client says inside it comes too late.
 function byQuery(r) {
-    send(r, r.args.model);
+    send(r, { model: r.args.model });
 }
 
 // A response that goes on from another one needs the engine that keeps that: all are asked, for nobody knows which it is.
 function ofResponse(r) {
     const fields = fieldsOf(r.requestText);
-    send(r, fields.model, typeof fields.previous_response_id === "string" ? "/chained" : "");
+    send(r, fields, fields.input, typeof fields.previous_response_id === "string" ? "/chained" : "");
 }
 
-function send(r, model, kind) {
-    r.variables.model = typeof model === "string" ? model : "";
+// The name of the host has the first word on the model, where models have such names. $beginning is there with affinity only.
+function send(r, fields, said, kind) {
+    r.variables.model = r.variables.model_of_host || (typeof fields.model === "string" ? fields.model : "");
+    if (r.variables.beginning !== undefined) {
+        r.variables.beginning = wordsOf(fields.prompt_cache_key) || beginningOf(fields, said);
+    }
     const place = r.variables.model_location;
     r.internalRedirect(place.startsWith("@_") ? place : place + (kind || ""));
+}
+
+// What the turns of a conversation have in common, and other conversations have not: the first words of its user, and what the system
+// is told, which many conversations share.
+function beginningOf(fields, said) {
+    const first = Array.isArray(said) ? said.findIndex(message => message && message.role === "user") : -1;
+    if (first < 0) {
+        return wordsOf(said);
+    }
+    const before = said.slice(0, first).map(message => message && message.content);
+    return [said[first].content, fields.system, fields.instructions].concat(before).map(wordsOf).filter(words => words).join("\n");
+}
+
+// The beginning of a text, of the texts in a list of parts, or of a list of tokens; nothing, where there is no text.
+function wordsOf(said) {
+    return (Array.isArray(said) ? said.slice(0, 256) : [said])
+        .map(part => part && part.text !== undefined ? part.text : part)
+        .filter(part => typeof part === "string" || typeof part === "number")
+        .join(" ")
+        .slice(0, 1024);
 }
 
 // The engines read a text that begins with a byte order mark (RFC 8259, section 8.1), JSON.parse does not.

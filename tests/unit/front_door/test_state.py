@@ -85,6 +85,13 @@ def test_who_has_the_last_word(before: dict[str, object], wanted: str, by: str, 
         assert "down" not in state[ONE], "who opens it has seen it answer"
 
 
+def test_a_limit_of_connections_is_kept_with_the_mark() -> None:
+    text = TEXT.replace("1:8000 max_fails=3", "1:8000 max_conns=64 max_fails=3")
+    marked = render(text, {ONE: DOWN})
+    assert "1:8000 max_conns=64 max_fails=3 fail_timeout=1s down; # small-1 (health)\n" in marked
+    assert render(marked, {}) == text
+
+
 def test_the_role_never_opens_what_somebody_has_drained(door: FrontDoor) -> None:
     with door.changing() as state:
         state[ONE] = dict(BY_OPERATOR)

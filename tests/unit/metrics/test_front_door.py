@@ -152,6 +152,8 @@ def test_histograms_add_up(path: Path, follow: Callable[..., FrontDoorLog]) -> N
         ("0.2", "0.7", 0.2),
         ("-, 0.2", "5.0, 0.7", 5.2),  # the first server did not answer for 5 s
         ("-, 0.2", "-, 0.7", 0.2),
+        ("- : 0.2", "0.0 : 0.7", 0.2),  # all servers of affinity were busy
+        ("-, - : -, 0.2", "1.0, 0.0 : 2.0, 0.7", 3.2),
         ("-", "0.0", None),
         ("", "", None),
     ],

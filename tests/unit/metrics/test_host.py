@@ -189,7 +189,9 @@ def test_servers_in_service_by_model_without_those_that_are_drained(tmp_path: Pa
     path = tmp_path / "nginx.conf"
     path.write_text(
         "upstream a {\n    server 10.0.0.1:8000; # a-1\n    server 10.0.0.2:8000 down; # a-2 (health)\n}\n"
-        "upstream b {\n    server 10.0.0.3:8000 down; # b-1\n    server 10.0.0.4:8000 down; # b-2 (maintenance)\n}\n",
+        "upstream b {\n    server 10.0.0.3:8000 down; # b-1\n    server 10.0.0.4:8000 down; # b-2 (maintenance)\n}\n"
+        "upstream _affinity_a {\n    server 10.0.0.1:8000 max_conns=64; # a-1\n}\n"
+        "upstream _every_server {\n    server 10.0.0.1:8000; # a-1\n    server 10.0.0.3:8000 down; # b-1\n}\n",
         encoding="utf-8",
     )
     metrics = Metrics()
@@ -200,3 +202,4 @@ def test_servers_in_service_by_model_without_those_that_are_drained(tmp_path: Pa
     drained = {server["address"]: server["drained"] for server in present.servers(text) if server["drained"]}
     assert drained == metrics_host.servers(text)
     assert drained == {"10.0.0.3:8000": "operator", "10.0.0.4:8000": "maintenance"}
+    assert [server["id"] for server in present.servers(text)] == ["a-1", "a-2", "b-1", "b-2"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from front_door_state import render, servers
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/nginx_lb"
 NEWER = {"nginx_lb_version": "1.31.1"}
@@ -181,6 +182,78 @@ def test_the_name_of_an_adapter_that_would_break_the_configuration_is_refused(wr
     assert (
         refusals("Debian", "12.13", nginx_lb_models=[model("small", 8000, adapters=["org/A:1", "a.b_c@d+e-f"])]) == []
     )
+
+
+AFFINITY: dict[str, Any] = {"nginx_lb_balance": "affinity"}
+
+
+def test_nothing_goes_together_unless_that_is_wanted() -> None:
+    text = configuration(model("small", 8000), model("big", 8001))
+    assert "affinity" not in text
+    assert "$beginning" not in text
+    assert "$host $" not in text
+
+
+def test_affinity_has_its_own_upstream_and_the_least_busy_server_behind_it() -> None:
+    more: dict[str, Any] = AFFINITY | {"nginx_lb_affinity_limit": 7, "nginx_lb_affinity_header": "X-My-Chat"}
+    text = configuration(model("a.b-c", 8000, 8001), model("away"), **more)
+
+    ring = text.partition("upstream _affinity_a.b-c {")[2].partition("}")[0]
+    assert "hash $affinity_key consistent;" in ring
+    assert "server 192.0.2.1:8001 max_conns=7 max_fails=3 fail_timeout=1s; # a.b-c-8001\n" in ring
+    assert "least_conn;" in text.partition("upstream a.b-c {")[2].partition("}")[0]
+    assert "upstream _affinity_away" not in text
+    assert "map $http_x_my_chat $affinity_key {" in text
+    assert "proxy_pass http://${affinity}a.b-c;" in text.partition("location @a.b-c {")[2].partition("location")[0]
+    assert "return 503;" in location(text, "@away")
+    known = servers(text)
+    assert known["192.0.2.1:8000"] == {"a.b-c", "_affinity_a.b-c", "_every_server"}
+    assert render(text, {"192.0.2.1:8000": {"drained": {"by": "operator"}}}).count(" down; # a.b-c-8000") == 3
+
+
+def test_affinity_needs_the_script_also_of_one_model_and_of_none_nothing() -> None:
+    text = configuration(model("small", 8000), **AFFINITY)
+    assert "js_content route.byModel;" in location(text, "/v1/")
+    assert "client_body_buffer_size 64m;" in text
+    text = configuration(**AFFINITY)
+    assert "js_content" not in text
+    assert "return 503;" in location(text, "/v1/")
+
+
+def test_a_key_holds_whatever_the_way_to_a_model() -> None:
+    """In each place that sends to servers of a model, but for where only those places lead."""
+    keys: dict[str, Any] = {"nginx_lb_open": False, "nginx_lb_engine_key": KEY + "0"}
+    keys["nginx_lb_keys"] = [{**KEYS[0], "models": ["small"]}]
+    hosts: dict[str, Any] = {"nginx_lb_model_domain": "llm.example.org"}
+    text = configuration(model("small", 8000), model("big", 8001), **AFFINITY | keys | hosts)
+    for place in ("@big", "@big/chained", "= /v1/models"):
+        assert "if ($is_foreign) { return 403; }" in text.partition(f" location {place} {{")[2].partition("location")[0]
+    assert "error_page 403 =404 @_unknown_model;" in text.partition(" location @big {")[2].partition("location")[0]
+    assert "llm.example.org" not in configuration(model("small", 8000), **hosts), "with one model every host is its"
+
+
+def test_models_have_host_names() -> None:
+    text = configuration(model("llama-3.3_b", 8000), model("default"), nginx_lb_model_domain="llm.example.org")
+    hosts = text.partition("map $host $model_of_host {")[2].partition("}")[0]
+    assert "llama-3-3-b.llm.example.org llama-3.3_b;" in hosts
+    assert "default.llm.example.org default;" in hosts
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({"nginx_lb_affinity_header": "X Session"}, "there are 'X Session' and 64."),
+        ({"nginx_lb_affinity_limit": 0}, "there are 'X-Session-Id' and 0."),
+        ({"nginx_lb_model_domain": ".example.org"}, "nginx_lb_model_domain is '.example.org'; it must be a domain"),
+        (
+            {"nginx_lb_model_domain": "a.org", "nginx_lb_models": [model("a.b"), model("a-b")]},
+            "two models would have the same host name, for . and _ become - in it: a-b.a.org, a-b.a.org.",
+        ),
+    ],
+)
+def test_what_cannot_be_had_of_affinity_and_host_names_is_refused(wishes: dict[str, Any], said: str) -> None:
+    (refusal,) = refusals("Debian", "12.13", **wishes)
+    assert said in refusal
 
 
 KEY = "0123456789abcdef01234567"

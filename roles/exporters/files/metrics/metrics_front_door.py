@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ _FIRST_BYTE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)  # sec
 _WHOLE = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 _LONGEST = 1 << 20  # bytes of a line; a longer one is nobody's request
 _PIECE = 1 << 22  # bytes read at once
+_BETWEEN = re.compile(" : |, ")
 _REQUESTS, _UNREADABLE = "gpuhosts_front_door_requests_total", "gpuhosts_front_door_unreadable_lines_total"
 
 
@@ -91,10 +93,10 @@ class Counts:
 def first_byte_seconds(entry: dict[str, Any]) -> float | None:
     """From the request to the first byte of the last server's answer; None where no server has answered.
 
-    NGINX lists the servers that it tried, with ``, `` between them and ``-`` for what has no time:
+    NGINX lists the servers that it tried, with ``, `` or `` : `` between them and ``-`` for what has no time:
     https://nginx.org/en/docs/http/ngx_http_upstream_module.html#variables.
     """
-    firsts, wholes = (str(entry[key]).split(", ") for key in ("server_first_byte_seconds", "server_seconds"))
+    firsts, wholes = (_BETWEEN.split(str(entry[key])) for key in ("server_first_byte_seconds", "server_seconds"))
     if not firsts[-1] or firsts[-1] == "-":
         return None
     return float(firsts[-1]) + sum(float(one) for one in wholes[:-1] if one not in ("", "-"))

@@ -182,12 +182,15 @@ def _reason(match: re.Match[str]) -> str:
 
 
 def servers_in_service(metrics: Metrics, configuration: Path) -> None:
-    """Whether servers answer the front door's questions for their health, by model. None that is drained."""
+    """Whether servers answer the front door's questions for their health, by model. None that is drained.
+
+    Upstreams whose names begin with ``_`` are no models: they have servers of models once more.
+    """
     about = "Whether the front door sends a server requests, 0 where it does not answer; none of one that is drained."
     model = ""
     for match in _SERVER.finditer(configuration.read_text(encoding="utf-8")):
         model = match["model"] or model
-        if match["address"] and _reason(match) in ("", "health"):
+        if match["address"] and not model.startswith("_") and _reason(match) in ("", "health"):
             labels = {"model": model, "server": match["address"]}
             metrics.gauge("gpuhosts_server_in_service", about, float(not match["down"]), labels)
 
