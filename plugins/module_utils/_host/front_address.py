@@ -81,8 +81,9 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
     if reason := unusable(wishes.address):
         raise FrontAddressError(f"{host}: front_address_cidr is '{wishes.address}', {reason}.")
     address = IPv4Interface(wishes.address)
-    interface, mistakes = _interface(wishes, seen, host, address)
-    known = {one.ip: name for name, one in seen.addresses if one.ip != address.ip}
+    addresses = [(name, one) for name, one in seen.addresses if str(one.ip) != seen.held]
+    interface, mistakes = _interface(wishes.interface, addresses, address)
+    known = {one.ip: name for name, one in addresses}
     balancers = [_address(word, known, addresses_of) for word in wishes.balancers]
     own = next((one for one in balancers if one in known), None)
     if own is None:
@@ -93,7 +94,7 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
     for word, found in zip(wishes.balancers, balancers):
         if found is None:
             mistakes.append(f"the balancer {word} has no IPv4 address that {host} knows. Set fleet_address of it")
-    if address.ip in [one.ip for _, one in seen.addresses] and str(address.ip) != seen.held:
+    if address.ip in known:
         mistakes.append(f"{address.ip} already is an address of {host} itself. Choose one that no host has")
     if seen.is_foreign:
         mistakes.append(
@@ -124,13 +125,14 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
     }
 
 
-def _interface(wishes: Wishes, seen: Seen, host: str, address: IPv4Interface) -> tuple[str, list[str]]:
+def _interface(
+    given: str, addresses: Sequence[tuple[str, IPv4Interface]], address: IPv4Interface
+) -> tuple[str, list[str]]:
     """The interface whose network has the address, or why there is none."""
-    of_hosts = [(name, one) for name, one in seen.addresses if one.ip != address.ip]
-    if wishes.interface and wishes.interface not in [name for name, _ in of_hosts]:
-        names = ", ".join(sorted({name for name, _ in of_hosts}))
-        return "", [f"front_address_interface is '{wishes.interface}', and those with an IPv4 address are {names}"]
-    asked = [(name, one) for name, one in of_hosts if wishes.interface in ("", name)]
+    if given and given not in [name for name, _ in addresses]:
+        names = ", ".join(sorted({name for name, _ in addresses}))
+        return "", [f"front_address_interface is '{given}', and those with an IPv4 address are {names}"]
+    asked = [(name, one) for name, one in addresses if given in ("", name)]
     found = {name: one for name, one in asked if address.ip in one.network}
     if not found:
         there = ", ".join(f"{name} {one}" for name, one in asked if not one.is_loopback)
