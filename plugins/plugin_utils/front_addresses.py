@@ -17,9 +17,12 @@ HostVars = Mapping[str, Mapping[str, Any]]
 
 
 def balancers(names: Iterable[str], hostvars: HostVars, host: str) -> list[str]:
-    """The addresses of those load balancers that have the floating address of one of them; [] where it has none."""
-    wanted = _wanted(hostvars[host])
-    return [address(name, hostvars[name]) for name in names if wanted and _wanted(hostvars[name]) == wanted]
+    """The addresses of those load balancers that have the floating address of one of them; [] where it has none,
+    or is no load balancer itself."""
+    names, wanted = list(names), _wanted(hostvars[host])
+    if host not in names or not wanted:
+        return []
+    return [address(name, hostvars[name]) for name in names if _wanted(hostvars[name]) == wanted]
 
 
 def _wanted(variables: Mapping[str, Any]) -> str:

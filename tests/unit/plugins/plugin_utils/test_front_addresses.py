@@ -35,6 +35,7 @@ def test_balancers_of_an_address_are_those_that_name_it_in_the_order_of_the_grou
     assert balancers(names, hostvars, "lb1") == ["10.0.0.3", "10.0.0.1"]
     assert balancers(names, hostvars, "lb2") == ["10.0.0.2"]
     assert balancers(names, hostvars, "lb4") == []
+    assert balancers(["lb2"], hostvars, "lb1") == [], "no load balancer itself"
     assert balancers(names, {**hostvars, "lb1": {"fleet_address": "10.0.0.1"}}, "lb1") == []
 
 
