@@ -119,7 +119,7 @@ class AccessError(FleetError):
 
 
 class FrontAddressError(FleetError):
-    """A floating address that a host cannot hold as asked for; the message names the host, the reasons and what to do."""
+    """A floating address that a host cannot hold as asked for; the message names the host, the reasons, what to do."""
 
 
 class NetworkError(FleetError):

@@ -1,4 +1,4 @@
-"""Floating addresses of an inventory: who shares one, and what of it no host could carry out; private to the collection."""
+"""Floating addresses of an inventory: who shares one, and what no host could carry out; private to the collection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ HostVars = Mapping[str, Mapping[str, Any]]
 
 
 def balancers(names: Iterable[str], hostvars: HostVars, host: str) -> list[str]:
-    """The addresses of those load balancers that have the floating address of one of them; [] where it has none,
-    or is no load balancer itself."""
+    """The addresses of those load balancers that share the floating address of one of them; [] where it has none."""
     names, wanted = list(names), _wanted(hostvars[host])
     if host not in names or not wanted:
         return []

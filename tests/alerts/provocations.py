@@ -97,7 +97,7 @@ def _log(_: Clients) -> None:
 def _address(_: Clients) -> None:
     """One that no host holds; the fleet has none."""
     settings = "/etc/gpuhosts/metrics.json"
-    shell(FRONT_DOOR, f"sed -i '/front_address/s/\"\"/\"192.0.2.1\"/' {settings} && systemctl restart gpuhosts-metrics")
+    shell(FRONT_DOOR, f'sed -i \'/front_address/s/""/"192.0.2.1"/\' {settings} && systemctl restart gpuhosts-metrics')
 
 
 def _targets(_: Clients) -> None:

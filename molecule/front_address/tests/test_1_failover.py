@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import subprocess
 import threading
 import time
@@ -50,7 +51,7 @@ class Client:
         for thread in (self.clock, *self.asking):
             thread.join()
         times = [*sorted(self.answered), time.monotonic()]
-        return max(later - sooner for sooner, later in zip(times, times[1:], strict=False))
+        return max(later - sooner for sooner, later in itertools.pairwise(times))
 
 
 def has_address(host: Any) -> bool:

@@ -118,7 +118,9 @@ def _plain(text: str) -> str:
         r'rule family="ipv[46]" source address="(\S+)" '
         r'(?:port port="(\d+)(?:-(\d+))?" protocol="tcp"|protocol value="(\w+)") accept'
     )
-    return re.sub(ours, lambda found: str(Rule(int(found[2] or 0), found[1], int(found[3] or 0), found[4] or "tcp")), text)
+    return re.sub(
+        ours, lambda found: str(Rule(int(found[2] or 0), found[1], int(found[3] or 0), found[4] or "tcp")), text
+    )
 
 
 def _policy(name: str, rules: Iterable[Rule]) -> str:

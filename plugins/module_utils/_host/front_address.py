@@ -25,7 +25,8 @@ CONFIGURATION = Path("etc/keepalived/keepalived.conf")
 USER = "keepalived_script"
 NONLOCAL = Path("proc/sys/net/ipv4/ip_nonlocal_bind")
 _BEST, _WORST = 250, 100  # priorities: the difference keeps two from taking over at the same moment
-_EVERY = ("", "*", "0.0.0.0")  # what NGINX listens on then, of IPv4
+_NOBODY = IPv4Address(0)
+_EVERY = ("", "*", str(_NOBODY))  # what NGINX listens on then, of IPv4
 # Ports that keepalived_t may connect to in every policy: http_port_t, github.com/fedora-selinux/selinux-policy.
 _HTTP_PORTS = frozenset((80, 81, 443, 488, 8008, 8009, 8443, 9000))
 
@@ -85,11 +86,11 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
     interface, mistakes = _interface(wishes.interface, addresses, address)
     known = {one.ip: name for name, one in addresses}
     balancers = [_address(word, known, addresses_of) for word in wishes.balancers]
-    own = next((one for one in balancers if one in known), None)
-    if own is None:
+    own = next((one for one in balancers if one in known), _NOBODY)
+    if own not in known:
         mistakes.append(
-            f"none of the balancers {', '.join(wishes.balancers)} is {host} by one of its addresses, "
-            f"{', '.join(map(str, known))}. Set fleet_address of {host} to the one by which the other balancers reach it"
+            f"none of the balancers {', '.join(wishes.balancers)} is one of its addresses, "
+            f"{', '.join(map(str, known))}. Set fleet_address of {host} to that by which the other balancers reach it"
         )
     for word, found in zip(wishes.balancers, balancers):
         if found is None:
@@ -98,15 +99,14 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
         mistakes.append(f"{address.ip} already is an address of {host} itself. Choose one that no host has")
     if seen.is_foreign:
         mistakes.append(
-            f"{host} runs a keepalived with a configuration that is not the role's, /{CONFIGURATION}. Move what it does "
-            "elsewhere and remove that file, or leave front_address_cidr out of the inventory"
+            f"its keepalived has a configuration that is not the role's, /{CONFIGURATION}. Move what it does elsewhere "
+            "and remove that file, or leave front_address_cidr out of the inventory"
         )
     url, reason = _question(wishes.listens_on, address.ip, host)
     if reason:
         mistakes.append(reason)
     if mistakes:
         raise FrontAddressError("".join(f"{host} cannot hold {wishes.address}: {one}. " for one in mistakes).strip())
-    assert own is not None
     place = balancers.index(own)
     listens_there = any(where == str(address.ip) for where, _, _ in _listening(wishes.listens_on))
     return {

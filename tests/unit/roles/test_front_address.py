@@ -39,7 +39,7 @@ def value(word: str, text: str) -> float:
 
 @pytest.mark.parametrize("priority", [250, 100])
 def test_another_host_answers_within_three_seconds(priority: int) -> None:
-    """RFC 5798, section 6.1: who is silent for three intervals and the skew time is gone; who says so only for the latter."""
+    """RFC 5798, section 6.1: who is silent for three intervals and the skew time is gone; who ends says so."""
     text = configuration(priority=priority)
     interval = value("advert_int", text)
     skew = (256 - priority) / 256 * interval

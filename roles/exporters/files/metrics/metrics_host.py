@@ -17,7 +17,16 @@ from typing import Any
 
 from metrics_text import Metrics, samples
 
-__all__ = ["drained_servers", "engines", "expiries", "front_address", "host", "kernel_waits", "servers", "servers_in_service"]
+__all__ = [
+    "drained_servers",
+    "engines",
+    "expiries",
+    "front_address",
+    "host",
+    "kernel_waits",
+    "servers",
+    "servers_in_service",
+]
 
 _ASKED = 10.0  # seconds for an engine's metrics
 _MOST = 1 << 24  # bytes of them that are read
