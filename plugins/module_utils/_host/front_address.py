@@ -88,9 +88,10 @@ def plan(wishes: Wishes, seen: Seen, host: str, addresses_of: Resolve) -> dict[s
     balancers = [_address(word, known, addresses_of) for word in wishes.balancers]
     own = next((one for one in balancers if one in known), _NOBODY)
     if own not in known:
+        there = ", ".join(str(one) for one in known if not one.is_loopback)
         mistakes.append(
-            f"none of the balancers {', '.join(wishes.balancers)} is one of its addresses, "
-            f"{', '.join(map(str, known))}. Set fleet_address of {host} to that by which the other balancers reach it"
+            f"none of the balancers {', '.join(wishes.balancers)} is one of its addresses, {there}. "
+            f"Set fleet_address of {host} to that by which the other balancers reach it"
         )
     for word, found in zip(wishes.balancers, balancers):
         if found is None:
