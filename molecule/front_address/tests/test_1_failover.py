@@ -77,17 +77,20 @@ def holder(hosts: list[Any]) -> Any:
     return next(host for host in hosts if has_address(host))
 
 
-def docker(*words: str) -> None:
-    subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL)
+def docker(verb: str, host: Any, *options: str) -> str:
+    return subprocess.run(["docker", verb, *options, host.backend.name], check=True, capture_output=True, text=True).stdout
 
 
-def name(host: Any) -> str:
-    return str(host.backend.name)
+def reboot(host: Any) -> None:
+    """Reboot, until the host begins to boot: before that it may still look as if nothing had happened."""
+    before = docker("inspect", host, "--format={{.State.StartedAt}}")
+    host.run("systemctl reboot")
+    until(lambda: docker("inspect", host, "--format={{.State.StartedAt}}") != before, 30)
 
 
 FAULTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     # Without a word to anybody, as by a loss of power.
-    "killed": (lambda host: docker("kill", name(host)), lambda host: docker("start", name(host))),
+    "killed": (lambda host: docker("kill", host), lambda host: docker("start", host)),
     "nginx killed": (
         lambda host: host.check_output(NGINX),
         lambda host: host.check_output("systemctl unmask --runtime --quiet nginx && systemctl start nginx"),
@@ -96,7 +99,7 @@ FAULTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda host: host.check_output("systemctl kill --signal=SIGKILL keepalived"),
         lambda _: None,
     ),
-    "rebooted": (lambda host: host.run("systemctl reboot"), lambda _: None),
+    "rebooted": (reboot, lambda _: None),
 }
 
 
