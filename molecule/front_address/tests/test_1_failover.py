@@ -78,7 +78,8 @@ def holder(hosts: list[Any]) -> Any:
 
 
 def docker(verb: str, host: Any, *options: str) -> str:
-    return subprocess.run(["docker", verb, *options, host.backend.name], check=True, capture_output=True, text=True).stdout
+    command = ["docker", verb, *options, host.backend.name]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def reboot(host: Any) -> None:
