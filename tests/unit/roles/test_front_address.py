@@ -32,6 +32,13 @@ def configuration(**plan: Any) -> str:
     return str(templar(__front_address_decided=decided).template(text))
 
 
+def files(**wishes: Any) -> list[dict[str, Any]]:
+    """What keepalived is started from."""
+    tasks = DataLoader().load_from_file(str(ROLE / "tasks/run.yml"), trusted_as_template=True)
+    (template,) = [task["vars"]["files"] for task in tasks if "vars" in task]
+    return list(templar(**wishes).template(template))
+
+
 def value(word: str, text: str) -> float:
     (found,) = re.findall(rf"(?m)^ *{word} ([\d.]+)$", text)
     return float(found)
@@ -109,15 +116,16 @@ def test_a_keepalived_is_removed_only_where_the_role_has_installed_it(local: dic
 def test_where_keepalived_can_test_a_configuration_it_does(
     system: tuple[str, str], packages: set[str], tests: bool
 ) -> None:
-    known = templar(ansible_facts=dict(zip(("distribution", "distribution_version"), system, strict=True)))
+    facts = dict(zip(("distribution", "distribution_version"), system, strict=True))
+    known = templar(ansible_facts=facts)
     assert set(known.resolve_variable_expression("_front_address_platform")["vendor"]["packages"]) == packages
-    (*_, file) = known.resolve_variable_expression("_front_address_files")
+    (*_, file) = files(ansible_facts=facts)
     assert file["check"] == (["/usr/sbin/keepalived", "--config-test", "--use-file=%s"] if tests else [])
 
 
 def test_what_the_role_writes_it_takes_away_again() -> None:
     known = templar()
-    written = {entry["path"] for entry in known.resolve_variable_expression("_front_address_files")}
+    written = {entry["path"] for entry in files()}
     written.add(known.resolve_variable_expression("_front_address_nonlocal")["path"])
     (task,) = DataLoader().load_from_file(str(ROLE / "tasks/absent.yml"), trusted_as_template=True)
     assert set(known.template(task["gpuhosts.vllm.service_absent"]["files"])) == written
