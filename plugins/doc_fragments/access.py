@@ -39,6 +39,12 @@ options:
         type: list
         elements: str
         required: true
+      protocols:
+        description: Protocols of IP without ports that O(access.allow_from) may send, too.
+        type: list
+        elements: str
+        choices: [vrrp]
+        default: []
       firewall:
         description: V(none) leaves the firewall alone, whatever there is.
         type: str

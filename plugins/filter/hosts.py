@@ -8,7 +8,14 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpuhosts.vllm.plugins.module_utils._host.access import addresses_of
-from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import containers, hosts, nodes, reachable, stores
+from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import (
+    containers,
+    front_addresses,
+    hosts,
+    nodes,
+    reachable,
+    stores,
+)
 
 HostVars = Mapping[str, Mapping[str, Any]]
 
@@ -55,6 +62,16 @@ def fleet_hosts(names: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]
 def reach_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
     """What the inventory says of addresses and firewalls that no host could act upon, a sentence or two each."""
     return reachable.mistakes(names, hostvars, addresses_of)
+
+
+def front_address_balancers(names: Iterable[str], hostvars: HostVars, host: str) -> list[str]:
+    """The addresses of those load balancers that share the floating address of a host."""
+    return front_addresses.balancers(names, hostvars, host)
+
+
+def front_address_mistakes(names: Iterable[str], hostvars: HostVars) -> list[str]:
+    """What the inventory says of floating addresses that no host could carry out, a sentence or two each."""
+    return front_addresses.mistakes(names, hostvars)
 
 
 def has_containers(name: str, hostvars: HostVars) -> bool:
@@ -109,6 +126,8 @@ class FilterModule:
             "address": address,
             "container_mistakes": container_mistakes,
             "fleet_hosts": fleet_hosts,
+            "front_address_balancers": front_address_balancers,
+            "front_address_mistakes": front_address_mistakes,
             "has_containers": has_containers,
             "host_targets": host_targets,
             "node_mistakes": node_mistakes,

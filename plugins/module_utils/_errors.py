@@ -13,6 +13,7 @@
     ├── ContainersError      a Docker Engine or container toolkit that a host cannot have as it was asked for
     ├── EngineError          an engine that a host cannot have as it was asked for
     ├── AccessError          a firewall or SELinux that a host cannot have as a service needs it
+    ├── FrontAddressError    a floating address that a host cannot hold as it was asked for
     ├── ArchiveError         an archive of an upstream release that cannot be had, or is another one
     ├── ModelStoreError      a model that cannot be had, or that a host has no place for
     ├── NotReadyError        an engine does not answer, and waiting longer is of no use
@@ -40,6 +41,7 @@ __all__ = [
     "DriverError",
     "EngineError",
     "FleetError",
+    "FrontAddressError",
     "KvCacheError",
     "ModelConfigError",
     "ModelStoreError",
@@ -114,6 +116,10 @@ class EngineError(FleetError):
 
 class AccessError(FleetError):
     """A firewall or SELinux that cannot be as a service needs it; the message says why and what to do."""
+
+
+class FrontAddressError(FleetError):
+    """A floating address that a host cannot hold as asked for; the message names the host, the reasons, what to do."""
 
 
 class NetworkError(FleetError):

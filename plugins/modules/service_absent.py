@@ -136,7 +136,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     given = module.params
     nobody = {"name": given["firewall"], "listens_on": [], "allow_from": [], "firewall": "auto", "known_ports": []}
-    nobody.update({"booleans": [], "port_type": "", "file_contexts": {}})
+    nobody.update({"protocols": [], "booleans": [], "port_type": "", "file_contexts": {}})
     try:
         access = look(ROOT, answer, nobody if given["firewall"] else None, addresses_of)
         words = [name.partition("*")[0] for name in given["packages"]]

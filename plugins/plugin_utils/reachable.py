@@ -22,7 +22,7 @@ Resolve = Callable[[str], list[str]]
 _FIREWALLS = {
     "": ["fleet_firewall", "exporters_firewall"],
     "gpu_hosts": ["vllm_firewall"],
-    "load_balancers": ["nginx_lb_firewall"],
+    "load_balancers": ["front_address_firewall", "nginx_lb_firewall"],
     "monitoring": ["alertmanager_firewall", "prometheus_firewall"],
 }
 _SOURCES = {

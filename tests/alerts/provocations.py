@@ -94,6 +94,12 @@ def _log(_: Clients) -> None:
     shell(FRONT_DOOR, "echo no JSON >> /var/log/nginx/access.log")
 
 
+def _address(_: Clients) -> None:
+    """One that no host holds; the fleet has none."""
+    settings = "/etc/gpuhosts/metrics.json"
+    shell(FRONT_DOOR, f'sed -i \'/front_address/s/""/"192.0.2.1"/\' {settings} && systemctl restart gpuhosts-metrics')
+
+
 def _targets(_: Clients) -> None:
     shell(MONITOR, f"echo '[]' | tee {_TARGETS}/vllm.yml {_TARGETS}/nginx.yml")
 
@@ -124,6 +130,7 @@ PROVOCATIONS = (
         "The certificate has expired", _certificate, ("FrontDoorCertificateExpires", "FrontDoorCertificateExpired")
     ),
     Provocation("A server stays drained", _drained, ("FrontDoorDrainedTooLong",)),
+    Provocation("Nobody holds the address of the load balancers", _address, ("FrontDoorAddressHolders",)),
     Provocation("NGINX's log has a line that is no JSON", _log, ("FrontDoorLogUnreadable",)),
 )  # fmt: skip
 

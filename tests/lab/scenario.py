@@ -1,7 +1,8 @@
 """The hosts of a Molecule scenario: ``python -m tests.lab.scenario create|destroy``, as molecule/common/*.yml call it.
 
 Molecule's own playbooks take 11 s to create two containers and 4 s to remove them; this takes 2 s and one. A platform
-of molecule.yml names its image and, if it wants some, `devices`; the rest of a host is as in the lab.
+of molecule.yml names its image and, if it wants some, `devices`, and `networks` with its address there; the rest of a
+host is as in the lab.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def options(platform: Mapping[str, Any]) -> dict[str, Any]:
 def create(client: docker.DockerClient, platform: Mapping[str, Any]) -> None:
     """Make a host anew and wait until it has booted."""
     destroy(client, platform)
-    container = client.containers.run(detach=True, **options(platform))
+    networks = {
+        one["name"]: client.api.create_endpoint_config(ipv4_address=one["ipv4_address"])
+        for one in platform.get("networks", ())
+    }
+    container = client.containers.run(detach=True, networking_config=networks or None, **options(platform))
     deadline = time.monotonic() + _BOOT_SECONDS
     while container.exec_run(["systemctl", "is-system-running"]).output.decode().strip() not in _UP:
         if time.monotonic() > deadline:

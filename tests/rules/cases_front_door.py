@@ -13,6 +13,9 @@ _OF_M = {"model": "m"}
 _UP1, _UP2 = (f'up{{job="vllm",model="m",instance_id="m-{n}",instance="10.0.0.{n}:8000"}}' for n in (1, 2))
 _CERTIFICATE = f'gpuhosts_certificate_expiry_timestamp_seconds{{{_LB},path="/etc/ssl/door.pem"}}'
 _IN1, _IN2 = (f'gpuhosts_server_in_service{{{_LB},model="m",server="10.0.0.{n}:8000"}}' for n in (1, 2))
+_HELD1, _HELD2 = (
+    f'gpuhosts_front_address_held{{{_LB.replace("lb1", one)},address="10.0.0.100"}}' for one in ("lb1", "lb2")
+)
 _DRAINED = f'gpuhosts_server_drained_since_timestamp_seconds{{{_LB},server="10.0.0.1:8000",reason="operator"}}'
 
 
@@ -76,6 +79,20 @@ CASES = (
         {"host": "lb1"},
         quiet={f"up{{{_NGINX}}}": "0"},
         idle={f"up{{{_NGINX}}}": "1"},
+    ),
+    Case(
+        "FrontDoorAddressHolders",
+        10,
+        {_HELD1: "0", _HELD2: "0"},
+        {"address": "10.0.0.100"},
+        quiet={_HELD2: "1"},
+    ),
+    Case(
+        "FrontDoorAddressHolders",
+        10,
+        {_HELD1: "1", _HELD2: "1"},
+        {"address": "10.0.0.100"},
+        quiet={_HELD1: "0"},
     ),
     Case(
         "FrontDoorFirstByteSlow",

@@ -35,6 +35,7 @@ SYSTEM_PATHS = {
 }
 # Every series that rules and pages name and no recording has. A recording that has one takes it off this list.
 UNRECORDED = {
+    "gpuhosts_front_address_held": "told where load balancers share an address",
     "gpuhosts_keeper_end_seconds": "told once an epoch has ended",
     "gpuhosts_keeper_waits": "told while a keeper waits for other nodes",
     "prometheus_remote_storage_samples_failed_total": "told with a remote storage",

@@ -50,7 +50,7 @@ def tracked_files() -> Iterator[Path]:
 def test_there_is_something_to_check() -> None:
     """Without it, the tests below would pass in an empty tree."""
     assert {"docker_engine", "exporters", "nginx_lb", "nvidia_container_toolkit", "nvidia_driver"} <= set(ROLES)
-    assert {"alertmanager", "common", "fleet", "grafana", "jaeger", "model_store"} <= set(ROLES)
+    assert {"alertmanager", "common", "fleet", "front_address", "grafana", "jaeger", "model_store"} <= set(ROLES)
     assert {"prometheus", "vllm"} <= set(ROLES)
     assert {"model_probe", "driver_facts", "engine_ready", "fleet_compare", "fleet_plan", "gpu_facts"} <= set(MODULES)
     assert {"backends", "fleet_hosts", "launches_on", "scrape_targets"} <= set(FILTERS)
@@ -170,6 +170,17 @@ def parse_nginx(text: str) -> None:
     assert depth == 0
 
 
+def parse_keepalived(text: str) -> None:
+    """Every line is a word with its values, or opens or closes a block."""
+    depth = 0
+    for line in text.splitlines():
+        words = line.strip()
+        depth += {"{": 1, "}": -1}.get(words[-1:], 0)
+        assert depth >= 0
+        assert words != "{"
+    assert depth == 0
+
+
 PARSERS: dict[str, Callable[[str], object]] = {
     "": parse_environment,
     ".conf": parse_nginx,
@@ -177,6 +188,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     ".ini": configparser.RawConfigParser().read_string,
     ".json": json.loads,
     ".service": parse_systemd,
+    "keepalived.conf": parse_keepalived,
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
@@ -197,7 +209,7 @@ def test_every_template_renders_and_parses(template: str) -> None:
     source = trust_as_template(path.read_text())
     text = Templar(loader, variables=variables).template(source, escape_backslashes=False)
     assert "{{" not in text
-    PARSERS[Path(path.stem).suffix](text)
+    PARSERS.get(path.stem, PARSERS.get(Path(path.stem).suffix, pytest.fail))(text)
 
 
 # Modules and filters

@@ -19,13 +19,14 @@ from .places import diff_of
 from .selinux import TOOLS, Needs, is_enabled, selinux_steps
 from .steps import Step
 
-__all__ = ["ARGUMENTS", "Access", "Opening", "Resolve", "addresses_of", "look"]
+__all__ = ["ARGUMENTS", "Access", "Opening", "Resolve", "addresses_of", "endpoint_of", "look"]
 
 # Documented in plugins/doc_fragments/access.py.
 ARGUMENTS: Mapping[str, Any] = {
     "name": {"type": "str", "required": True},
     "listens_on": {"type": "list", "elements": "str", "required": True},
     "allow_from": {"type": "list", "elements": "str", "required": True},
+    "protocols": {"type": "list", "elements": "str", "choices": ["vrrp"], "default": []},
     "firewall": {"type": "str", "choices": ["auto", "none"], "default": "auto"},
     "booleans": {"type": "list", "elements": "str", "default": []},
     "port_type": {"type": "str", "default": ""},
@@ -81,7 +82,7 @@ def look(
         return Access()
     if len(given["name"]) > _NAME_LENGTH:
         raise AccessError(f"access.name is '{given['name']}'; firewalld takes no more than {_NAME_LENGTH} characters.")
-    endpoints = [endpoint for endpoint in map(_endpoint, given["listens_on"]) if endpoint]
+    endpoints = [endpoint for endpoint in map(endpoint_of, given["listens_on"]) if endpoint]
     selinux: list[Step] = []
     if is_enabled(root):
         known = frozenset(given["known_ports"])
@@ -92,7 +93,9 @@ def look(
     reached = {port for address, port in endpoints if not _is_loopback(address)}
 
     def rules() -> list[Rule]:
-        open_to_all = [Rule(port, source) for source in _sources(given["allow_from"], addresses_of) for port in reached]
+        allowed = _sources(given["allow_from"], addresses_of)
+        open_to_all = [Rule(port, source) for source in allowed for port in reached]
+        open_to_all += [Rule(0, source, protocol=name) for source in allowed for name in given["protocols"]]
         return open_to_all + [
             Rule(one.first, source, one.last) for one in openings() for source in _sources(one.sources, addresses_of)
         ]
@@ -112,7 +115,7 @@ def addresses_of(name: str) -> list[str]:
         return []
 
 
-def _endpoint(words: str) -> tuple[str, int] | None:
+def endpoint_of(words: str) -> tuple[str, int] | None:
     """Address ("": all of them) and port of what somebody listens on; None for a socket that is no TCP port."""
     word = words.partition(" ")[0]
     if word.startswith("unix:"):

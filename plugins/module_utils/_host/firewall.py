@@ -32,11 +32,12 @@ _PRIORITY = 100
 
 
 class Rule(NamedTuple):
-    """A TCP port, or all from one to another, and who may reach it: an address or a network."""
+    """A TCP port, all from one to another, or a protocol of IP, and who may reach it: an address or a network."""
 
-    port: int
+    port: int  # 0: the protocol has none
     source: str
     last: int = 0  # 0: there is one port
+    protocol: str = "tcp"
 
     @property
     def high(self) -> int:
@@ -53,6 +54,8 @@ class Rule(NamedTuple):
         return ip_network(self.source).version
 
     def __str__(self) -> str:
+        if not self.port:
+            return f"{self.protocol.upper()} for {self.source}"
         return f"TCP port{'s' * bool(self.last)} {self.ports('-')} for {self.source}"
 
 
@@ -105,16 +108,19 @@ def _firewalld(root: Path, name: str, now: str, rules: Sequence[Rule]) -> list[S
 
 def _rich(rule: Rule) -> str:
     """A rule in firewalld's language, as firewalld itself writes it."""
-    return (
-        f'rule family="ipv{rule.version}" source address="{rule.source}" '
-        f'port port="{rule.ports("-")}" protocol="tcp" accept'
-    )
+    what = f'port port="{rule.ports("-")}" protocol="tcp"' if rule.port else f'protocol value="{rule.protocol}"'
+    return f'rule family="ipv{rule.version}" source address="{rule.source}" {what} accept'
 
 
 def _plain(text: str) -> str:
     """A rule of firewalld for people; one that is not as ours are stays as it is."""
-    ours = r'rule family="ipv[46]" source address="(\S+)" port port="(\d+)(?:-(\d+))?" protocol="tcp" accept'
-    return re.sub(ours, lambda found: str(Rule(int(found[2]), found[1], int(found[3] or 0))), text)
+    ours = (
+        r'rule family="ipv[46]" source address="(\S+)" '
+        r'(?:port port="(\d+)(?:-(\d+))?" protocol="tcp"|protocol value="(\w+)") accept'
+    )
+    return re.sub(
+        ours, lambda found: str(Rule(int(found[2] or 0), found[1], int(found[3] or 0), found[4] or "tcp")), text
+    )
 
 
 def _policy(name: str, rules: Iterable[Rule]) -> str:
@@ -125,7 +131,8 @@ def _policy(name: str, rules: Iterable[Rule]) -> str:
     """
     lines = [
         f'  <rule family="ipv{rule.version}"><source address="{rule.source}"/>'
-        f'<port port="{rule.ports("-")}" protocol="tcp"/><accept/></rule>'
+        + (f'<port port="{rule.ports("-")}" protocol="tcp"/>' if rule.port else f'<protocol value="{rule.protocol}"/>')
+        + "<accept/></rule>"
         for rule in rules
     ]
     return "\n".join(
@@ -147,7 +154,7 @@ class _Entry(NamedTuple):
     """A rule of ufw about what comes in, as its file has it."""
 
     action: str  # allow, deny_log, ...
-    protocol: str  # tcp or any
+    protocol: str  # any: all of them
     ports: str
     source: str
     comment: str
@@ -158,13 +165,14 @@ class _Entry(NamedTuple):
         ranges = [part.partition(":") for part in self.ports.split(",")]
         return (
             own.version == other.version
+            and self.protocol in ("any", rule.protocol)
             and int(other[0]) <= int(own[0])
             and int(own[-1]) <= int(other[-1])
             and any(low == "any" or int(low) <= rule.port <= rule.high <= int(high or low) for low, _, high in ranges)
         )
 
 
-_ENTRY = r"(?m)^### tuple ### (\w+) (tcp|any) (\S+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=([0-9a-f]+))?$"
+_ENTRY = r"(?m)^### tuple ### (\w+) (\w+) (\S+) (?:0\.0\.0\.0/0|::/0) any (\S+) in(?: comment=([0-9a-f]+))?$"
 
 
 def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list[str]]:
@@ -172,9 +180,9 @@ def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list
     text = read_text(root / "etc/ufw/user.rules") + "\n" + read_text(root / "etc/ufw/user6.rules")
     entries = [_Entry(*found) for found in re.findall(_ENTRY, text)]
     there = {
-        Rule(int(found[1]), entry.source, int(found[2] or 0)): entry
+        Rule(int(found[1] or 0), entry.source, int(found[2] or 0), entry.protocol): entry
         for entry in entries
-        if entry.protocol == "tcp" and (found := re.fullmatch(r"(\d+)(?::(\d+))?", entry.ports))
+        if entry.protocol != "any" and (found := re.fullmatch(r"(?:any|(\d+)(?::(\d+))?)", entry.ports))
     }
     ours = {rule for rule, entry in there.items() if bytes.fromhex(entry.comment).decode() == name}
     without_6 = re.search(r"(?mi)^IPV6=['\"]?no", read_text(root / "etc/default/ufw"))
@@ -196,7 +204,8 @@ def _ufw(root: Path, name: str, rules: Iterable[Rule]) -> tuple[list[Step], list
 
 
 def _words(rule: Rule) -> tuple[str, ...]:
-    return ("proto", "tcp", "from", rule.source, "to", "any", "port", rule.ports(":"))
+    port = ("port", rule.ports(":")) if rule.port else ()
+    return ("proto", rule.protocol, "from", rule.source, "to", "any", *port)
 
 
 def _opens(rule: Rule, refuses: _Entry, same: _Entry | None) -> str:

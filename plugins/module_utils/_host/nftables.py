@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["closing_chains", "missing_rules"]
 
+_NUMBERS = {"vrrp": 112}  # of IP's protocols: a host may not know their names
 _VERSIONS = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 
 
@@ -79,7 +80,7 @@ def _ends_closed(ask: Callable[[Sequence[str]], Answer], chain: Mapping[str, Any
 
 
 def _accepts(expression: Sequence[Mapping[str, Any]], rule: Rule) -> bool:
-    """Whether a rule of nft lets the port be reached.
+    """Whether a rule of nft lets the port be reached, or the protocol in.
 
     Beside a port, a condition that is not understood here counts as met. A rule without one lets in all of a source.
     """
@@ -87,9 +88,14 @@ def _accepts(expression: Sequence[Mapping[str, Any]], rule: Rule) -> bool:
         return False
     about_port, about_source, others = False, False, any("xt" in word for word in expression)
     for match in (word["match"] for word in expression if "match" in word):
-        payload = match["left"].get("payload", {}) if isinstance(match["left"], Mapping) else {}
+        left = match["left"] if isinstance(match["left"], Mapping) else {}
+        payload = left.get("payload") or {"protocol": "meta", "field": left.get("meta", {}).get("key")}
         field = (payload.get("protocol"), payload.get("field")) if match["op"] in ("==", "in") else ()
-        if field in (("tcp", "dport"), ("th", "dport")):
+        if not rule.port and field in (("ip", "protocol"), ("meta", "l4proto")):
+            about_port = True
+            if not _contains(match["right"], lambda low, _: low in (rule.protocol, _NUMBERS[rule.protocol])):
+                return False
+        elif field in (("tcp", "dport"), ("th", "dport")):
             about_port = True
             if not _contains(match["right"], lambda low, high: int(low) <= rule.port <= rule.high <= int(high)):
                 return False
@@ -126,9 +132,11 @@ def _within(source: str, low: str, high: str) -> bool:
 
 def _command(chain: Mapping[str, Any], rule: Rule) -> str:
     """What opens the port until the next boot."""
+    number = _NUMBERS.get(rule.protocol)
     if chain["name"] == "INPUT":  # made by iptables, which wants nobody else in its tables
         program = "iptables" if chain["family"] == "ip" else "ip6tables"
-        return f"{program} -I INPUT -p tcp -s {rule.source} --dport {rule.ports(':')} -j ACCEPT"
+        port = f" --dport {rule.ports(':')}" if rule.port else ""
+        return f"{program} -I INPUT -p {number or 'tcp'} -s {rule.source}{port} -j ACCEPT"
     family = "ip" if rule.version == 4 else "ip6"
-    ports = rule.ports("-")
-    return f"nft insert rule {' '.join(_place(chain))} {family} saddr {rule.source} tcp dport {ports} accept"
+    what = f"tcp dport {rule.ports('-')}" if rule.port else f"meta l4proto {number}"
+    return f"nft insert rule {' '.join(_place(chain))} {family} saddr {rule.source} {what} accept"

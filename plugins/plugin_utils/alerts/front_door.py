@@ -1,6 +1,7 @@
 """Rules about the front door; private to the collection.
 
-``gpuhosts_front_door_*`` come from NGINX's log, ``gpuhosts_server_*`` from its configuration (role exporters);
+``gpuhosts_front_door_*`` come from NGINX's log, ``gpuhosts_server_*`` from its configuration, and
+``gpuhosts_front_address_held`` from the kernel of the host (role exporters);
 ``nginx_up`` is nginx-prometheus-exporter's: https://github.com/nginx/nginx-prometheus-exporter#metrics-for-nginx-oss.
 """
 
@@ -33,6 +34,12 @@ FRONT_DOOR = Area(
             'group by (host) (last_over_time(up{job="nginx"}[1h])) unless group by (host) (up{job="nginx"})',
             "The front door of {{ $labels.host }} is no target any more",
             "NGINX of {{ $labels.host }} was a target of Prometheus within the last hour.",
+        ),
+        Alert(
+            "FrontDoorAddressHolders", "page", "2m",
+            "sum by (address) (gpuhosts_front_address_held) != 1",
+            "{{ $value }} load balancers hold {{ $labels.address }}",
+            "{{ $value }} load balancers hold the address that they share, {{ $labels.address }}. One of them should.",
         ),
         Alert(
             "FrontDoorFirstByteSlow", "ticket", "10m",

@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "certificates": [],
     "front_door_log": "",
     "front_door_configuration": "",
+    "front_address": "",
     "converged": "/nowhere",
 }
 

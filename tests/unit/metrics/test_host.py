@@ -203,3 +203,29 @@ def test_servers_in_service_by_model_without_those_that_are_drained(tmp_path: Pa
     assert drained == metrics_host.servers(text)
     assert drained == {"10.0.0.3:8000": "operator", "10.0.0.4:8000": "maintenance"}
     assert [server["id"] for server in present.servers(text)] == ["a-1", "a-2", "b-1", "b-2"]
+
+
+# As the kernel tells it, of a host that has 10.0.0.100 and whose network is 10.0.0.0/24.
+ROUTES = """\
+Main:
+  +-- 10.0.0.0/24 2 0 2
+     |-- 10.0.0.0
+        /24 link UNICAST
+Local:
+     +-- 10.0.0.0/24 2 1 2
+        |-- 10.0.0.2
+           /32 host LOCAL
+        |-- 10.0.0.100
+           /32 host LOCAL
+        |-- 10.0.0.255
+           /32 link BROADCAST
+"""
+
+
+@pytest.mark.parametrize(("address", "held"), [("10.0.0.100", 1), ("10.0.0.10", 0), ("10.0.0.255", 0), ("10.0.0.0", 0)])
+def test_the_kernel_says_who_holds_a_shared_address(tmp_path: Path, address: str, held: int) -> None:
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/fib_trie").write_text(ROUTES)
+    metrics = Metrics()
+    metrics_host.front_address(metrics, address, tmp_path)
+    assert told(metrics, "gpuhosts_front_address_held") == {(address,): held}

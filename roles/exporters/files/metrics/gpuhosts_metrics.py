@@ -35,6 +35,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "certificates": list,  # paths
     "front_door_log": str,  # path; "": no front door here
     "front_door_configuration": str,
+    "front_address": str,  # that load balancers share; "": none
     "converged": str,  # file whose time is that of the last run of the playbooks
 }
 PATIENCE = 20.0  # seconds for the first run of all parts; the engines' metrics may take half of it
@@ -96,6 +97,8 @@ def parts(settings: Mapping[str, Any], state: Path) -> Iterator[tuple[str, Part]
         yield "engines", lambda metrics: metrics_host.engines(metrics, settings["engines"])
     if settings["front_door_log"]:
         yield "front_door", front_door(settings, state / "front_door.json")
+    if settings["front_address"]:
+        yield "front_address", lambda metrics: metrics_host.front_address(metrics, settings["front_address"], ROOT)
 
 
 def front_door(settings: Mapping[str, Any], memory: Path) -> Part:

@@ -17,7 +17,16 @@ from typing import Any
 
 from metrics_text import Metrics, samples
 
-__all__ = ["drained_servers", "engines", "expiries", "host", "kernel_waits", "servers", "servers_in_service"]
+__all__ = [
+    "drained_servers",
+    "engines",
+    "expiries",
+    "front_address",
+    "host",
+    "kernel_waits",
+    "servers",
+    "servers_in_service",
+]
 
 _ASKED = 10.0  # seconds for an engine's metrics
 _MOST = 1 << 24  # bytes of them that are read
@@ -193,6 +202,14 @@ def servers_in_service(metrics: Metrics, configuration: Path) -> None:
         if match["address"] and not model.startswith("_") and _reason(match) in ("", "health"):
             labels = {"model": model, "server": match["address"]}
             metrics.gauge("gpuhosts_server_in_service", about, float(not match["down"]), labels)
+
+
+def front_address(metrics: Metrics, address: str, root: Path) -> None:
+    """Whether the address that load balancers share is here; the kernel lists its addresses among its routes."""
+    routes = (root / "proc/net/fib_trie").read_text(encoding="ascii")
+    held = re.search(rf"\|-- {re.escape(address)}\n\s+/32 host LOCAL", routes) is not None
+    about = "Whether this host holds the address that load balancers share."
+    metrics.gauge("gpuhosts_front_address_held", about, held, {"address": address})
 
 
 def drained_servers(metrics: Metrics, configuration: Path, since: dict[str, float]) -> None:

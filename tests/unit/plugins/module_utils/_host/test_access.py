@@ -55,7 +55,7 @@ class Host:
             "allow_from": sources,
             "firewall": "auto",
         }
-        usual |= {"booleans": [], "port_type": "", "known_ports": [], "file_contexts": {}}
+        usual |= {"protocols": [], "booleans": [], "port_type": "", "known_ports": [], "file_contexts": {}}
         openings = more.pop("openings", ())
         return look(self.root, self.ask, usual | more, lambda name: NAMES.get(name, []), lambda: openings)
 
