@@ -160,7 +160,8 @@ class Pace:
     hang: float = 13.0
 
 
-Figures = dict[str, float | None]  # None: it has no way to do that, or nothing was seen
+NEVER = "never"
+Figures = dict[str, float | str | None]  # None: it has no way to do that
 
 
 # What is made of the requests.
@@ -216,18 +217,18 @@ def of_kill(requests: Sequence[Request], server: str, killed: float, back: float
         "kill_own_streams": sum(each.stream and each.server == server for each in failed),
         "kill_other_streams": sum(each.stream and each.server != server for each in failed),
         "kill_requests": sum(not each.stream for each in failed),
-        "kill_back_s": max(0.0, min(again) - back) if again else None,
+        "kill_back_s": max(0.0, min(again) - back) if again else NEVER,
     }
 
 
 def of_hang(requests: Sequence[Request], hung: float, timeout: float) -> Figures:
-    """How long a server that is silent still gets requests; infinite where it does even after clients gave up."""
+    """How long a server that is silent still gets requests: for ever, where it does after the first clients gave up."""
     later = [each for each in requests if each.start > hung]
     stuck = [each.start - hung for each in later if each.error or each.first - each.start > 1]
     out = max(stuck, default=0.0)
     return {
         "hang_requests": sum(bool(each.error) for each in later),
-        "hang_out_s": math.inf if out > timeout - 0.5 else out,
+        "hang_out_s": NEVER if out > timeout - 0.5 else out,
         "hang_longest_s": max(each.first - each.start for each in later),
     }
 
@@ -339,7 +340,7 @@ class Machines:
             figures[one.name] |= of_removal(requests, moments[1] + 0.8)
             if not one.reload:
                 figures[one.name] |= {"reload_streams": None, "reload_requests": None}
-        end = "kill -s {{}} $(systemctl show --value -p MainPID mock-{{}})"
+        end = "kill -s {} $(systemctl show --value -p MainPID mock-{})"
         for name, (requests, moments) in self.under_load(
             9.0, lambda _: [(2.0, end.format("KILL", KILLED)), (4.5, backend(KILLED))]
         ).items():
@@ -485,7 +486,7 @@ COLUMNS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 def cell(figures: Figures, form: str, names: Sequence[str]) -> str:
     """Some figures of a contender as one text; n/a where there is none."""
     values = [figures.get(name) for name in names]
-    texts = ["n/a" if value is None else "never" if value == math.inf else form.format(value) for value in values]
+    texts = ["n/a" if value is None else value if isinstance(value, str) else form.format(value) for value in values]
     return texts[0] if set(texts) == {"n/a"} else "/".join(texts).replace("/", "+", len(texts) - 2)
 
 
@@ -509,7 +510,7 @@ def measure(pace: Pace) -> dict[str, Any]:
             first = number * len(CONTENDERS) // pace.rounds  # nobody always comes after the same one
             for one in CONTENDERS[first:] + CONTENDERS[:first]:
                 turns[one.name].append(found.speed(one, number))
-        figures = {name: {key: middle([turn[key] for turn in some]) for key in some[0]} for name, some in turns.items()}
+        figures = {name: {key: middle(turn[key] for turn in some) for key in some[0]} for name, some in turns.items()}
         say(f"{time.monotonic() - began:5.0f} s  faults")
         for name, more in found.faults().items():
             figures[name] |= more
@@ -520,10 +521,10 @@ def measure(pace: Pace) -> dict[str, Any]:
     return {"cores": os.cpu_count(), "load": load, "seconds": seconds, "versions": told, "contenders": figures}
 
 
-def middle(values: Sequence[float | None]) -> float | None:
-    """The median of what was seen."""
-    seen = [value for value in values if value is not None]
-    return statistics.median(seen) if seen else None
+def middle(values: Iterable[float | str | None]) -> float | None:
+    """The median of figures, where there are any."""
+    numbers = [value for value in values if isinstance(value, float | int)]
+    return statistics.median(numbers) if numbers else None
 
 
 def stop(*_: object) -> None:
