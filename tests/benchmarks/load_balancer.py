@@ -26,6 +26,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ from tests.lab import engine, golang, hosts, images, scenario
 from tests.lab.phases import follow
 from tests.lab.settings import CACHE
 
-LIMIT = 480  # seconds
+LIMIT = 480  # seconds for all
+ENOUGH = 200  # of these, for another round and the faults
 NAME = "gpuhosts-bench"  # first part of the hosts' names
 RELEASE = "trixie"
 LOAD = Path(__file__).with_name("load")
@@ -154,14 +156,18 @@ class Pace:
     """How long everything takes, in seconds."""
 
     rounds: int = 3
-    streams: float = 4.2
-    plain: float = 2.0
-    balance: float = 3.0
+    streams: float = 4.0
+    plain: float = 1.5
+    balance: float = 2.5
     hang: float = 13.0
 
 
 NEVER = "never"
 Figures = dict[str, float | str | None]  # None: it has no way to do that
+
+
+Judge = Callable[[list[Request], list[float]], Figures]  # of what was answered, and of when each step was done
+Steps = Callable[[Contender], Sequence[tuple[float, str]]]  # seconds, and the command that runs then
 
 
 # What is made of the requests.
@@ -297,9 +303,7 @@ class Machines:
             moments.append(float(self.run(host, f"{{ {command}; }} >&2 && date +%s.%N")))
         return moments
 
-    def under_load(
-        self, seconds: float, steps: Callable[[Contender], Sequence[tuple[float, str]]], options: str = ""
-    ) -> dict[str, tuple[list[Request], list[float]]]:
+    def under_load(self, seconds: float, steps: Steps, options: str) -> dict[str, tuple[list[Request], list[float]]]:
         """Let all contenders be asked while something happens; by name, the requests, and when each step was done.
 
         Contenders on one host that have the same steps meet them once.
@@ -330,32 +334,51 @@ class Machines:
 
     def faults(self) -> dict[str, Figures]:
         """All that goes wrong or is meant to, by contender."""
+        signal_to = "kill -s {} $(systemctl show --value -p MainPID mock-{})"
+        kill_all = "; ".join(signal_to.format("KILL", port) for port in BACKENDS)
+        start_all = "; ".join(map(backend, BACKENDS))
+        patience = min(10.0, self.pace.hang - 3)
+        woken = self.pace.hang + patience + 2.5  # when the last client has given up
         figures: dict[str, Figures] = {one.name: {} for one in PROXIES}
-        reloads = (4.2, 4.6, 5.0, 5.4)
-        told = self.under_load(
-            6.5, lambda one: [(1.7, one.remove), (3.0, one.restore), *((at, one.reload or "true") for at in reloads)]
+
+        def happen(name: str, seconds: float, judge: Judge, steps: Steps, options: str = "") -> None:
+            for one, (requests, moments) in self.under_load(seconds, steps, options).items():
+                errors = Counter(each.error.rpartition(": ")[2] for each in requests if each.error)
+                said = ", ".join(f"{number} {error}" for error, number in errors.most_common())
+                figures[one] |= judge(requests, moments) | {f"{name}_errors": said}
+
+        happen(
+            "removal",
+            6.5,
+            lambda requests, moments: of_removal(requests, moments[1] + 0.8),
+            lambda one: [
+                (1.7, one.remove),
+                (3.0, one.restore),
+                *((4.2 + n * 0.4, one.reload or "true") for n in range(4)),
+            ],
         )
         for one in PROXIES:
-            requests, moments = told[one.name]
-            figures[one.name] |= of_removal(requests, moments[1] + 0.8)
             if not one.reload:
                 figures[one.name] |= {"reload_streams": None, "reload_requests": None}
-        end = "kill -s {} $(systemctl show --value -p MainPID mock-{})"
-        for name, (requests, moments) in self.under_load(
-            9.0, lambda _: [(2.0, end.format("KILL", KILLED)), (4.5, backend(KILLED))]
-        ).items():
-            figures[name] |= of_kill(requests, f"127.0.0.1:{KILLED}", *moments)
-        patience = min(10.0, self.pace.hang - 3)
-        for name, (requests, moments) in self.under_load(
+        happen(
+            "kill",
+            9.0,
+            lambda requests, moments: of_kill(requests, f"127.0.0.1:{KILLED}", *moments),
+            lambda _: [(2.0, signal_to.format("KILL", KILLED)), (4.5, backend(KILLED))],
+        )
+        happen(
+            "hang",
             self.pace.hang + 2,
-            lambda _: [(2.0, end.format("STOP", HUNG)), (self.pace.hang + patience + 2.5, end.format("CONT", HUNG))],
+            lambda requests, moments: of_hang(requests, moments[0], patience),
+            lambda _: [(2.0, signal_to.format("STOP", HUNG)), (woken, signal_to.format("CONT", HUNG))],
             f"-timeout {patience}s",
-        ).items():
-            figures[name] |= of_hang(requests, moments[0], patience)
-        kill = "; ".join(end.format("KILL", port) for port in BACKENDS)
-        start = "; ".join(map(backend, BACKENDS))
-        for name, (requests, moments) in self.under_load(11.0, lambda _: [(2.0, kill), (3.5, start)]).items():
-            figures[name] |= of_outage(requests, moments[1])
+        )
+        happen(
+            "outage",
+            11.0,
+            lambda requests, moments: of_outage(requests, moments[1]),
+            lambda _: [(2.0, kill_all), (3.5, start_all)],
+        )
         return figures
 
 
@@ -501,24 +524,33 @@ def table(found: Mapping[str, Figures]) -> str:
 
 def measure(pace: Pace) -> dict[str, Any]:
     """Everything."""
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]  # what others do here
+    turns = {one.name: list[Figures]() for one in CONTENDERS}
     with machines(pace) as found:
         found.settle()
-        load, turns = os.getloadavg()[0], {one.name: list[Figures]() for one in CONTENDERS}
         for number in range(pace.rounds):
+            if number and time.monotonic() - began > LIMIT - ENOUGH:
+                say("the machine is slow: no time for another round")
+                break
             say(f"{time.monotonic() - began:5.0f} s  round {number + 1} of {pace.rounds}")
             first = number * len(CONTENDERS) // pace.rounds  # nobody always comes after the same one
             for one in CONTENDERS[first:] + CONTENDERS[:first]:
                 turns[one.name].append(found.speed(one, number))
-        figures = {name: {key: middle(turn[key] for turn in some) for key in some[0]} for name, some in turns.items()}
+        figures: dict[str, Figures] = {
+            name: {key: middle(turn[key] for turn in some) for key in some[0]} for name, some in turns.items()
+        }
         say(f"{time.monotonic() - began:5.0f} s  faults")
         for name, more in found.faults().items():
             figures[name] |= more
-        versions = {"nginx": "nginx -v 2>&1", "haproxy": "haproxy -v", "system": ". /etc/os-release; echo $PRETTY_NAME"}
-        told = {name: found.run("one", command).splitlines()[0].strip() for name, command in versions.items()}
-    told |= dict(re.findall(r"^(\S+)==(\S+)", WHEELS, re.MULTILINE))
-    seconds = round(time.monotonic() - began)
-    return {"cores": os.cpu_count(), "load": load, "seconds": seconds, "versions": told, "contenders": figures}
+        versions = found.run("one", "dpkg-query -W -f '${Package}==${Version}\\n' nginx haproxy") + WHEELS
+    return {
+        "cores": os.cpu_count(),
+        "load": load,
+        "seconds": round(time.monotonic() - began),
+        "rounds": len(turns["direct"]),
+        "versions": dict(re.findall(r"^(\S+)==(\S+)", versions, re.MULTILINE)),
+        "contenders": figures,
+    }
 
 
 def middle(values: Iterable[float | str | None]) -> float | None:
@@ -546,8 +578,8 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    print(f"{result['cores']} cores, load {result['load']:.1f} when it began, {result['seconds']} s; {versions}\n")
+    print("{cores} cores, load {load:.1f} before it began, rounds: {rounds}, {seconds} s".format(**result))
+    print(", ".join(f"{name} {version}" for name, version in result["versions"].items()), end="\n\n")
     print(table(result["contenders"]))
 
 
