@@ -1,0 +1,3 @@
+module example.com/gpuhosts/load
+
+go 1.24
