@@ -238,6 +238,15 @@ def test_of_two_that_are_late_one_stays(health: Health) -> None:
     assert list(health.front_door.read()) == [ONE]
 
 
+def test_a_token_is_asked_of_a_model_and_not_of_what_has_the_servers_of_all(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asker, "start", lambda _: None)
+    health.front_door.source.write_text(TEXT + TEXT.replace("upstream m", "upstream _every_server"))
+    health.look()
+    assert {name: asker.model for name, asker in health.askers.items()} == {ONE: "m", TWO: "m"}
+
+
 def test_settings(tmp_path: Path) -> None:
     path = tmp_path / "settings"
     path.write_text(json.dumps(asdict(Limits()) | {"timeout": 2}))

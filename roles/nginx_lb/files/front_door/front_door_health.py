@@ -266,7 +266,9 @@ class Health:
             self.askers.pop(gone).ended.set()
             self.judge.servers.pop(gone, None)
         for new in sorted(set(self.models) - set(self.askers)):
-            self.askers[new] = Asker(new, min(self.models[new]), self.judge.limits, self.heard)
+            # An upstream that is no model begins with _, which no name of a model does.
+            model = min(one for one in self.models[new] if not one.startswith("_"))
+            self.askers[new] = Asker(new, model, self.judge.limits, self.heard)
             self.askers[new].start()
 
     def last(self, server: str, state: State) -> bool:
