@@ -24,7 +24,8 @@ FAULT = 'curl --silent --fail --max-time 5 --data \'{"fault": "%s"}\' http://127
 FAULTS = {
     "killed": (
         "systemctl kill --signal=SIGKILL upstream@9003; systemctl stop upstream@9003",
-        "systemctl start upstream@9003",
+        # It recovers when it listens.
+        "systemctl start upstream@9003; timeout 20 sh -c 'until curl -sf http://127.0.0.1:9003/health; do sleep 0.05; done'",
     ),
     "stopped": ("systemctl kill --signal=SIGSTOP upstream@9003", "systemctl kill --signal=SIGCONT upstream@9003"),
     "blackholed": (

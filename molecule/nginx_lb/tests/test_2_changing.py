@@ -67,13 +67,16 @@ def test_an_engine_that_stands_still_and_is_healthy_is_out_where_tokens_are_aske
 ) -> None:
     assert not change(nginx_lb_health_probe=0.5, nginx_lb_health_probe_timeout=1)
     fault = """curl --silent --fail --data '{"fault": "%s"}' http://127.0.0.1:9003/stand_in/fault"""
-    for front_door in front_doors:
-        front_door.host.check_output(fault % "hang")
-    for front_door in front_doors:
-        _until(lambda front_door=front_door: "answers no request for a token" in _state(front_door))  # type: ignore[misc]
-        answers = [front_door.post(model="big") for _ in range(4)]
-        assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9004)}
-        front_door.host.check_output(fault % "")
+    try:
+        for front_door in front_doors:
+            front_door.host.check_output(fault % "hang")
+        for front_door in front_doors:
+            _until(lambda front_door=front_door: "answers no request for a token" in _state(front_door))  # type: ignore[misc]
+            answers = [front_door.post(model="big") for _ in range(4)]
+            assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9004)}
+    finally:
+        for front_door in front_doors:
+            front_door.host.check_output(fault % "")
     for front_door in front_doors:
         _until(lambda front_door=front_door: '"down"' not in _state(front_door))  # type: ignore[misc]
 
