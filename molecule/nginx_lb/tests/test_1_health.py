@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STATE = "/var/lib/gpuhosts-front-door/state.json"
 SERVER = "127.0.0.1:9003"
+LISTENS = "timeout 20 sh -c 'until curl -sf http://127.0.0.1:9003/health; do sleep 0.05; done'"
 NFT = "command -v nft > /dev/null"
 NETWORK = "iptables --insert INPUT --protocol tcp --dport 9003 --jump DROP"
 RULES = "table inet hole { chain input { type filter hook input priority -10; tcp dport 9003 drop; }; }"
@@ -24,8 +25,8 @@ FAULT = 'curl --silent --fail --max-time 5 --data \'{"fault": "%s"}\' http://127
 FAULTS = {
     "killed": (
         "systemctl kill --signal=SIGKILL upstream@9003; systemctl stop upstream@9003",
-        # It recovers when it listens.
-        "systemctl start upstream@9003; timeout 20 sh -c 'until curl -sf http://127.0.0.1:9003/health; do sleep 0.05; done'",
+        # It has recovered when it listens.
+        f"systemctl start upstream@9003; {LISTENS}",
     ),
     "stopped": ("systemctl kill --signal=SIGSTOP upstream@9003", "systemctl kill --signal=SIGCONT upstream@9003"),
     "blackholed": (
@@ -79,8 +80,8 @@ def outage(front_door: FrontDoor, fault: str) -> tuple[float, float, float]:
         until(lambda: SERVER in down(front_door), 10)
         out = down(front_door)[SERVER]["since"] - began
         time.sleep(7 if fault in ("stopped", "blackholed") else 0.5)  # requests that wait there go elsewhere
-        ended = time.time()
         front_door.host.check_output(end)
+        ended = time.time()
         until(lambda: any(asked > ended and port == 9003 for asked, _, _, port in clients.answers), 10)
     finally:
         if not ended:
