@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,9 @@ def test_a_server_that_is_killed_fails_nobody(doors: list[FrontDoor]) -> None:
             running = [clients.submit(ask, door, X_Session_Id="session 1", interval=1) for _ in range(16)]
             door.host.check_output("sleep 0.4; systemctl kill --signal=SIGKILL upstream@9003")
         assert {answer.result().status for answer in running} == {200}
+    for door in doors:  # back, for the next test
+        until(lambda door=door: door.host.run("curl --silent --fail http://127.0.0.1:9003/health").rc == 0, 20)  # type: ignore[misc]
+    time.sleep(2)
 
 
 def test_a_response_goes_on_where_it_is_kept(doors: list[FrontDoor]) -> None:

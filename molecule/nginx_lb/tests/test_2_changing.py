@@ -72,6 +72,7 @@ def test_an_engine_that_stands_still_and_is_healthy_is_out_where_tokens_are_aske
             front_door.host.check_output(fault % "hang")
         for front_door in front_doors:
             _until(lambda front_door=front_door: "answers no request for a token" in _state(front_door))  # type: ignore[misc]
+            time.sleep(1)  # until NGINX has taken it up
             answers = [front_door.post(model="big") for _ in range(4)]
             assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9004)}
     finally:
