@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
