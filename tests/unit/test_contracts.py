@@ -333,6 +333,7 @@ LAYERS = [
     "module_utils._host",
     "module_utils._engine",
     "module_utils._memory",
+    "module_utils._speed",
     "module_utils._wishes",
     "module_utils._planner",
     "plugin_utils",

@@ -119,3 +119,49 @@ def test_the_prediction_does_not_see_the_measurement() -> None:
     sizing = benchmark("sizing")
     blind = {key: ROW[key] for key in ("gpu", "args", "config", "safetensors_bytes", "vllm_version")}
     assert sizing.predict(blind) == sizing.predict(ROW)
+
+
+# https://github.com/gpustack/gpustack, performance lab, gpt-oss-120b on A100.
+SPEED: dict[str, Any] = {
+    "id": "s", "source": "gpustack", "group": "gpustack", "vllm_version": "0.11.0", "model": "openai/gpt-oss-120b",
+    "weight_format": "mxfp4", "params_b": 116.8, "active_params_b": 5.1, "gpu": "A100 SXM 80GB", "gpus_total": 1,
+    "tensor": 1, "pipeline": 1, "data": 1, "link": "unknown", "concurrency": "max", "num_prompts": 1000,
+    "request_rate": None, "input_len": 215.3, "output_len": 195.3, "output_tok_s": 2372.0, "total_tok_s": 4986.0,
+    "tpot_ms_mean": None, "tpot_ms_median": None, "itl_ms_mean": None, "itl_ms_median": None,
+    "decode_tok_s_per_req": None, "speculative": False, "suspicious": None,
+}  # fmt: skip
+ALONE = {**SPEED, "concurrency": 1, "tpot_ms_mean": 11.1, "output_tok_s": None, "total_tok_s": None}
+
+
+def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = [
+        {**ALONE, "suspicious": "eager"},
+        {**ALONE, "speculative": True},
+        {**SPEED, "concurrency": None, "request_rate": 1},  # it was asked for so much
+        {**SPEED, "gpu": "A1000"},
+    ]
+    rows = write(tmp_path / "speeds.jsonl", SPEED, ALONE, {**ALONE, "tpot_ms_mean": 22.2}, *left_out)
+    assert benchmark("speed").main([rows, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert {kind: score["n"] for kind, score in scores.items()} == {"decode": 2, "throughput": 1}
+    assert set(scores["decode"]) == {"n", "median", "p90"}
+    # One of two rows of the same engine says half the speed of the other, so one of them is far from the prediction.
+    assert scores["decode"]["p90"] > scores["decode"]["median"]
+    assert scores["throughput"]["median"] < 50
+    assert benchmark("speed").main([rows]) == 0
+    assert "decode" in capsys.readouterr().out
+
+
+def test_speed_sees_no_measurement(tmp_path: Path) -> None:
+    module = benchmark("speed")
+    (slow,) = module.read(Path(write(tmp_path / "slow.jsonl", ALONE)))
+    (fast,) = module.read(Path(write(tmp_path / "fast.jsonl", {**ALONE, "tpot_ms_mean": 1.0})))
+    assert slow.predicted() == fast.predicted()
+    assert fast.measured == 1000.0
+
+
+def test_speed_of_a_model_that_nobody_lists(tmp_path: Path) -> None:
+    rows = [{**ALONE, "model": "who/ever", "params_b": 32, "active_params_b": active} for active in (32, 3, None)]
+    dense, mixture, unstated = benchmark("speed").read(Path(write(tmp_path / "speeds.jsonl", *rows)))
+    assert mixture.predicted() > 2 * dense.predicted()
+    assert unstated.predicted() == dense.predicted()

@@ -1,0 +1,1 @@
+"""How fast vLLM runs a model on a GPU: data of GPUs and a roofline; pure, private to the collection."""
