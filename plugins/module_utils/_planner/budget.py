@@ -24,7 +24,7 @@ class Engine:
     def __init__(self, wish: Wish, choice: Choice, pool: Pool, *, on_gpus: bool, pin: bool) -> None:
         """``on_gpus`` is false for vLLM's CPU build, ``pin`` holds the KV cache to what every boot can grant."""
         self.shape = choice.shape
-        self.why = choice.why.get(pool, ())
+        self.why = choice.why.get(pool, choice.shape.why)
         if not on_gpus:
             self.why += (
                 "vLLM's CPU build: the budget is what these GPUs would have; the engine has the host's memory",

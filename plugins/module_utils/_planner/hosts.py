@@ -103,6 +103,7 @@ class Running:
     master_port: int | None = None  # None: it is on one host
     tensor: int | None = None
     gone: tuple[str, ...] = ()
+    context_length: int | None = None
 
     @property
     def gpu_count(self) -> int:
@@ -138,6 +139,7 @@ class Running:
             master_port=entry.get("master_port"),
             tensor=entry.get("tensor"),
             gone=tuple(gone),
+            context_length=entry.get("context_length"),
         )
 
 

@@ -3,10 +3,12 @@
 Pure and general: it knows demands (so many instances of so many sets of GPUs), domains (GPUs of a host that may form a
 set), which hosts are alike, and what runs already, and nothing of models, memory or vLLM.
 
-What runs and is still valid stays. The others go, the largest first, to the hosts with the fewest instances of their
-model, then with the most free GPUs, then by name; there into the tightest domain that has room for all sets, else into
-the fewest domains. An instance of several hosts takes equal parts of alike hosts. Where there is no room although GPUs
-are free, the places whose clearing moves the fewest instances are cleared, and those are placed anew.
+What runs and is still valid stays. The others go, the largest first, to the fastest hosts, of these to those with the
+fewest instances of their model, then with the most free GPUs, then by name; there into the tightest domain that has
+room for all sets, else into the fewest domains. An instance of several hosts takes equal parts of alike hosts.
+
+Where there is no room although GPUs are free, the places whose clearing moves the fewest instances are cleared, and
+those are placed anew. Where no GPUs are free either, automatic models give up what they have beyond one instance.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Demand", "Domains", "NoRoomError", "Place", "Places", "Slot", "place_all"]
 
 Domains = Mapping[str, Sequence[Sequence[int]]]  # by host: disjoint sets of GPU indices
 Slot = tuple[str, int]  # an instance: its model and ordinal
-Rank = tuple[int, int, str]  # of a host; the smaller, the better
+Rank = tuple[int, int, int, str]  # of a host; the smaller, the better
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Demand:
     """Instances of one model: ``replicas`` of them, or as many as fit (None).
 
     An instance takes ``sets`` sets of ``gpu_count`` GPUs, each set within a domain, on each of ``span`` alike hosts.
+    ``speeds`` says how fast one is on a host, in classes; the larger, the faster (0 where that is not known).
     """
 
     model: str
@@ -36,6 +39,7 @@ class Demand:
     replicas: int | None = None
     sets: int = 1
     span: int = 1
+    speeds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def part(self) -> int:
@@ -72,34 +76,23 @@ def place_all(
     domains: Domains,
     running: Mapping[Slot, Places],
     kinds: Mapping[str, Hashable] | None = None,
+    *,
+    still: bool = False,
 ) -> dict[Slot, Places]:
     """The places of every instance; equal input gives equal places, in whatever order it comes.
 
-    Hosts are alike if they have equal ``kinds`` (None: they all are). The automatic demands get as many instances as on
-    an empty fleet, or fewer where for more what runs had to move.
+    Hosts are alike if they have equal ``kinds`` (None: they all are). What runs stays as long as the demanded
+    instances, and one of each automatic demand, have room beside it. What is left then is shared by the automatic
+    demands: that with the fewest instances gets the next one. With ``still`` nothing moves to make room.
 
     :raises NoRoomError: the demanded instances, or one of each automatic demand, have no room.
     """
-    kinds = kinds or {}
     demands = sorted(demands, key=lambda demand: (-demand.part * demand.span, len(demand.host_names), demand.model))
-    fresh = _Floor(demands, domains, kinds)
-    fresh.fill({demand.model: demand.replicas or 1 for demand in demands})
-    growing = [demand for demand in demands if demand.replicas is None]
-    while growing:  # in turns, so that every one gets its share
-        growing = [demand for demand in growing if fresh.add(demand)]
-    counts = Counter(model for model, _ordinal in fresh.places)
-    kept = _Floor(demands, domains, kinds)
-    kept.keep(running, counts)
-    try:
-        kept.fill({demand.model: demand.replicas or 1 for demand in demands})
-    except NoRoomError:  # the moves that would be needed are more than were tried
-        return fresh.places
-    growing = [demand for demand in demands if demand.replicas is None]
-    present = Counter(model for model, _ordinal in kept.places)
-    while growing:  # nothing is moved to make room for one instance more
-        growing = [demand for demand in growing if present[demand.model] < counts[demand.model] and kept.add(demand)]
-        present.update(demand.model for demand in growing)
-    return kept.places
+    floor = _Floor(demands, domains, kinds or {})
+    floor.keep(running)
+    floor.fill(still=still)
+    floor.grow()
+    return floor.places
 
 
 class _Floor:
@@ -114,6 +107,7 @@ class _Floor:
         self._free = {host: [set(domain) for domain in sets] for host, sets in domains.items()}
         self._inside: dict[tuple[str, int], set[Slot]] = defaultdict(set)  # by host and number of the domain
         self._count: Counter[tuple[str, str]] = Counter()  # instances by model and host
+        self._present: Counter[str] = Counter()  # instances by model
         self._ordinals: dict[str, int] = dict.fromkeys(self._demands, 1)  # of a model: all below are in use
         self._moved: set[Slot] = set()  # had to make room once
         # Hosts in the order of preference, by kind where that matters. An entry may be out of date, or be there twice:
@@ -126,18 +120,16 @@ class _Floor:
             for queue in queues.values():
                 heapq.heapify(queue)
 
-    def keep(self, running: Mapping[Slot, Places], counts: Mapping[str, int]) -> None:
+    def keep(self, running: Mapping[Slot, Places]) -> None:
         """Leave instances where they are, unless they are too many or their places do not suit them any more."""
-        left = Counter(counts)
         for slot, places in sorted(running.items()):
             demand = self._demands.get(slot[0])
-            if demand is not None and left[demand.model]:
+            if demand is not None and (demand.replicas is None or self._present[demand.model] < demand.replicas):
                 parts = [part for place in places for part in self._suitable(demand, place)]
                 kinds = {self._kinds.get(part.host) for part in parts}
                 hosts = {part.host for part in parts}
                 if len(parts) == len(places) == len(hosts) == demand.span and len(kinds) == 1:
                     self._occupy(slot, tuple(parts))
-                    left[demand.model] -= 1
 
     def _suitable(self, demand: Demand, place: Place) -> list[Place]:
         """The place with its sets in order; nothing if it is not free, or not what the demand is about."""
@@ -148,17 +140,37 @@ class _Floor:
         whole = len(gpus) == demand.part and not any(len(part) % demand.gpu_count for part in sets)
         return [Place(place.host, gpus)] if whole else []
 
-    def fill(self, counts: Mapping[str, int]) -> None:
-        """Place instances until there are as many as wanted, moving others out of the way where needed."""
-        present = Counter(model for model, _ordinal in self.places)
+    def fill(self, *, still: bool) -> None:
+        """Place instances until there are as many as have to be, moving others out of the way where needed."""
         wanted = deque(
-            demand for demand in self._demands.values() for _ in range(counts[demand.model] - present[demand.model])
+            demand
+            for demand in self._demands.values()
+            for _ in range((demand.replicas or 1) - self._present[demand.model])
         )
+        gave_way: list[Demand] = []
         while wanted:
             demand = wanted.popleft()
             if not self.add(demand):
-                wanted.extendleft(self._make_room(demand))
+                if still:
+                    raise NoRoomError(demand, self._present[demand.model])
+                for other in self._make_room(demand):
+                    # What an automatic model has beyond one instance comes back only where there is room.
+                    last = not self._present[other.model] and other not in wanted
+                    if other.replicas is not None or last:
+                        wanted.appendleft(other)
+                    else:
+                        gave_way.append(other)
                 self.add(demand)
+        for demand in gave_way:
+            self.add(demand)
+
+    def grow(self) -> None:
+        """Share what is left: nothing is moved for it."""
+        growing = [demand for demand in self._demands.values() if demand.replicas is None]
+        while growing:
+            least = min(growing, key=lambda demand: self._present[demand.model])
+            if not self.add(least):
+                growing.remove(least)
 
     def add(self, demand: Demand) -> bool:
         """Place one more instance if there is room for it."""
@@ -190,19 +202,20 @@ class _Floor:
         return self._kinds.get(host) if demand.span > 1 else None
 
     def _rank(self, demand: Demand, host: str) -> Rank:
-        return self._count[demand.model, host], -sum(map(len, self._free[host])), host
+        free = sum(map(len, self._free[host]))
+        return -demand.speeds.get(host, 0), self._count[demand.model, host], -free, host
 
     def _best_hosts(self, demand: Demand) -> list[str]:
         """The hosts for one more instance; none if there is no room."""
         tops = [self._top(demand, queue) for queue in self._queues[demand.model].values()]
         best = min((top for top in tops if len(top) == demand.span), default=[])
-        return [host for *_, host in best]
+        return [rank[-1] for rank in best]
 
     def _top(self, demand: Demand, queue: list[Rank]) -> list[Rank]:
         """The best hosts of a queue, as many as an instance needs if there are as many."""
         found: list[Rank] = []
         while queue and len(found) < demand.span:
-            host = queue[0][2]
+            host = queue[0][-1]
             rank = self._rank(demand, host)
             if not demand.fits(self._free[host]) or rank in found:
                 heapq.heappop(queue)
@@ -222,6 +235,7 @@ class _Floor:
                     self._inside[place.host, number].add(slot)
             self._count[slot[0], place.host] += 1
         self.places[slot] = places
+        self._present[slot[0]] += 1
 
     def _vacate(self, slot: Slot) -> None:
         model, ordinal = slot
@@ -234,17 +248,22 @@ class _Floor:
                 if place.host in self._allowed[other.model]:
                     queue = self._queues[other.model][self._kind(other, place.host)]
                     heapq.heappush(queue, self._rank(other, place.host))
+        self._present[model] -= 1
         self._ordinals[model] = min(self._ordinals[model], ordinal)
         self._moved.add(slot)
 
     def _make_room(self, demand: Demand) -> list[Demand]:
-        """Clear the places where that moves the fewest instances; returns what has lost its place."""
+        """Clear the places where that moves the fewest instances; returns what has lost its place.
+
+        Where too few GPUs are free for all, only models that can do with one instance less are asked.
+        """
+        free = sum(len(free) for sets in self._free.values() for free in sets)
+        enough = free >= demand.part * demand.span
         ways: dict[Hashable, list[tuple[int, int, str, list[Slot]]]] = defaultdict(list)
-        if sum(len(free) for sets in self._free.values() for free in sets) >= demand.part * demand.span:
-            for host in demand.host_names:
-                moving = self._in_the_way(demand, host)
-                if moving is not None:
-                    ways[self._kind(demand, host)].append((len(moving), self._gpus(moving), host, moving))
+        for host in demand.host_names:
+            moving = self._in_the_way(demand, host, only_spare=not enough)
+            if moving is not None:
+                ways[self._kind(demand, host)].append((len(moving), self._gpus(moving), host, moving))
         choices = []
         for alike in ways.values():
             chosen = heapq.nsmallest(demand.span, alike)
@@ -252,7 +271,7 @@ class _Floor:
             if len(chosen) == demand.span and moving:
                 choices.append((len(moving), self._gpus(moving), [host for _, _, host, _ in chosen], moving))
         if not choices:
-            raise NoRoomError(demand, sum(model == demand.model for model, _ordinal in self.places))
+            raise NoRoomError(demand, self._present[demand.model])
         *_, moving = min(choices)
         for slot in moving:
             self._vacate(slot)
@@ -265,7 +284,11 @@ class _Floor:
         """GPUs of an instance on one host."""
         return sum(len(place.gpu_indices) for place in self.places[slot] if place.host == host)
 
-    def _in_the_way(self, demand: Demand, host: str) -> list[Slot] | None:
+    def _is_spare(self, slot: Slot) -> bool:
+        """Whether its model can do with one instance less."""
+        return self._demands[slot[0]].replicas is None and self._present[slot[0]] > 1
+
+    def _in_the_way(self, demand: Demand, host: str, *, only_spare: bool) -> list[Slot] | None:
         """The fewest instances that must leave a host for a part of one; None if that cannot be."""
         numbers = range(len(self._free[host]))
         regions = [[number] for number in numbers if len(self._domains[host][number]) >= demand.part]
@@ -276,8 +299,9 @@ class _Floor:
             inside = {slot for number in region for slot in self._inside[host, number]}
             # What has left one place is left alone: no going in circles.
             movable = [slot for slot in inside if slot[0] != demand.model and slot not in self._moved]
+            movable = [slot for slot in movable if self._is_spare(slot)] if only_spare else movable
             leaving: list[Slot] = []
-            for slot in sorted(movable, key=lambda slot: (-self._part(slot, host), slot)):
+            for slot in sorted(movable, key=lambda slot: (-self._part(slot, host), slot[0], -slot[1])):
                 if self._fits(demand, host, region, leaving):
                     break
                 leaving.append(slot)  # the largest first, so that the fewest leave

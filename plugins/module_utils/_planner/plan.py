@@ -9,21 +9,24 @@ second run gives the same.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from .._errors import PlacementError
 from .._host.rdma import described
 from .._wishes.read import Parallelism, Wish
+from .assign import assign
 from .budget import Engine
+from .changes import changes
 from .choose import Choice, Sizer
-from .hosts import Host, Pool, check_addresses, check_gpus, extents, hardware_warnings, running_places
-from .place import Demand, NoRoomError, Place, Places, Slot, place_all
+from .hosts import Host, Pool, Site, check_addresses, check_gpus, extents, hardware_warnings, running_places
+from .place import NoRoomError, Place, Places, Slot
 from .ports import BASE_PORT, Ports, name_of, ports_of
 from .refuse import no_room, too_large
 from .rollout import rollout_waves
 from .shapes import Shape, possible
+from .speed import STEP
 from .text import some
 
 __all__ = ["plan_fleet"]
@@ -53,6 +56,7 @@ def plan_fleet(
     check_gpus(hosts)
     warnings = list(hardware_warnings(hosts))
     sites = {site.name: site for host in hosts for site in host.sites()}
+    standing = running_places(hosts, sites.values())
     choices: dict[str, Choice] = {}
     rejected = []
     for wish in wishes:
@@ -61,19 +65,15 @@ def plan_fleet(
             rejected.append(too_large(wish, allowed, hosts))  # whatever it weighs
             continue
         try:
-            choices[wish.name] = sizer.choose(wish, allowed, extents(wish, hosts))
+            own = {part.host for slot, parts in standing.items() if slot[0] == wish.name for part in parts}
+            choices[wish.name] = sizer.choose(wish, allowed, extents(wish, hosts), own)
         except PlacementError as error:
             rejected += error.rejected
     if rejected:
         raise PlacementError(rejected, warnings)
-    demands = [_demand(wish, choices[wish.name]) for wish in wishes]
+    offered = choices
     try:
-        places = place_all(
-            demands,
-            {site.name: site.domains for site in sites.values()},
-            running_places(hosts, sites.values()),
-            {site.name: site.pool for site in sites.values()},
-        )
+        choices, places = assign({wish.name: wish.replicas for wish in wishes}, choices, sites, standing)
     except NoRoomError as error:
         wish = next(wish for wish in wishes if wish.name == error.demand.model)
         raise PlacementError([no_room(wish, choices[wish.name].shape, error, sites)], warnings) from None
@@ -98,11 +98,20 @@ def plan_fleet(
         _instance(by_model[slot[0]], engines[slot[0], pools[slot]], *tasks[slot[0]], slot, parts, by_name, ports[slot])
         for slot, parts in on_hosts.items()
     ]
+    taken = {(part.host, gpu) for parts in on_hosts.values() for part in parts for gpu in part.gpu_indices}
+    slower = {
+        (model, pool): list(_slower(by_model[model], choices[model].shape, pool, offered[model], sites, taken))
+        for model, pool in engines
+    }
+    for instance in instances:
+        slot = (instance["model"], int(instance["id"].rpartition("-")[2]))
+        instance["why"] += slower[slot[0], pools[slot]]
     instances.sort(key=lambda instance: (instance["model"], int(instance["id"].rpartition("-")[2])))
     return {
         "version": VERSION,
         "instances": instances,
         "rollout": _rollout(instances, by_name),
+        "changes": changes(hosts, instances, wishes),
         "rejected": [row for choice in choices.values() for row in choice.rejected],
         "warnings": warnings + [warning for choice in choices.values() for warning in choice.warnings],
     }
@@ -117,9 +126,33 @@ def _rollout(instances: Sequence[Mapping[str, Any]], hosts: Iterable[str]) -> li
     return rollout_waves(planned, hosts)
 
 
-def _demand(wish: Wish, choice: Choice) -> Demand:
-    shape = choice.shape
-    return Demand(wish.name, shape.linked, choice.sites, wish.replicas, shape.sets, shape.host_count)
+def _slower(
+    wish: Wish, shape: Shape, pool: Pool, offered: Choice, sites: Mapping[str, Site], taken: Collection[tuple[str, int]]
+) -> Iterator[str]:
+    """Why instances are not on the fastest kind of GPU; ``taken`` are the GPUs of all instances, by host."""
+    found = {
+        (choice.shape, kind): (choice, speed)
+        for choice in (offered, *offered.instead)
+        for kind, speed in choice.speeds.items()
+    }
+    own = found.get((shape, pool))
+    if own is None:
+        return
+    fastest = max(found, key=lambda key: (found[key][1].value(wish.objective), repr(key)))
+    choice, speed = found[fastest]
+    if speed.value(wish.objective) > own[1].value(wish.objective) * STEP:
+        free = (
+            [[gpu for gpu in domain if (site.host, gpu) not in taken] for domain in site.domains]
+            for site in sites.values()
+            if site.pool == fastest[1] and site.name in choice.sites
+        )
+        linked, needed = fastest[0].linked, fastest[0].sets
+        room = sum(sum(len(domain) // linked for domain in domains) >= needed for domains in free)
+        what = "tokens/s for one request" if wish.objective == "latency" else "tokens/s at full load"
+        than = [each.decode if wish.objective == "latency" else each.throughput for each in (speed, own[1])]
+        why = "what runs stays where it is" if room >= fastest[0].host_count else "there is no room for it"
+        words = f"{than[0]:,.0f} {what}, not {than[1]:,.0f}"
+        yield f"{fastest[0]} on {fastest[1].gpu.name} would be faster ({words}), but {why}"
 
 
 def _instance(
@@ -134,13 +167,15 @@ def _instance(
 ) -> dict[str, Any]:
     """An instance as the plan shows it."""
     head = hosts[places[0].host]
-    why = [*engine.shape.why, *engine.why]
+    why = [*engine.why]
     if engine.shape.gpu_count > 1:
         why.append(_linked(engine.shape, places, hosts))
     if len(places) > 1:
         why.append(_between(places, hosts))
     if wish.replicas is None:
-        why.append("replicas auto: as many as fit, in turns with the other automatic models")
+        why.append(
+            "replicas auto: as many as fit; of the automatic models that with the fewest instances gets the next one"
+        )
     return {
         "id": name_of(slot),
         "model": wish.name,

@@ -29,7 +29,7 @@ class Constants:
     rate that is reached, ``mfu_experts`` that of mixtures. ``layer`` is what every layer takes besides and ``router``
     what a layer of experts takes on top, ``older`` times as much on GPUs without fp8. ``request`` is what each
     request of a batch takes in a step, ``admit`` once; vLLM before 0.11 takes ``before`` times as much of all these.
-    ``hop_nvlink`` and ``hop_pcie`` are an all-reduce of a few tokens, ``wire`` the share of the link's rate that a large
+    ``hop_nvlink`` and ``hop_pcie`` are an all-reduce of a few tokens, ``wire`` the share of the rate that a large
     one reaches. ``tail`` is the part of a run in which the batch is full.
     """
 

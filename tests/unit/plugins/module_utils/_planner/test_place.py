@@ -136,12 +136,55 @@ def test_automatic_models_share_in_turns() -> None:
     assert Counter(model for model, _ordinal in places) == {"a": 3, "b": 2}
 
 
-def test_an_automatic_model_gives_way_to_a_new_one_and_the_rest_stays() -> None:
+def test_an_automatic_model_gives_one_instance_to_a_new_one_and_the_rest_stays() -> None:
     alone = place_all([Demand("a", 1, HOSTS)], PAIR, {})
     assert len(alone) == 4
     both = place_all([Demand("a", 1, HOSTS), Demand("b", 1, HOSTS)], PAIR, alone)
-    assert {slot: both[slot] for slot in [("a", 1), ("a", 2)]} == {slot: alone[slot] for slot in [("a", 1), ("a", 2)]}
-    assert Counter(model for model, _ordinal in both) == {"a": 2, "b": 2}
+    stayed = {slot: place for slot, place in both.items() if slot[0] == "a"}
+    assert len(stayed) == 3
+    assert stayed.items() <= alone.items()
+    assert len(both) == 4
+
+
+def test_a_new_model_takes_what_is_free_before_anything_gives_way() -> None:
+    alone = place_all([Demand("a", 1, ("h1",))], PAIR, {})
+    both = place_all([Demand("a", 1, HOSTS), Demand("b", 2, HOSTS, 1)], PAIR, alone)
+    assert both.items() >= alone.items()
+    assert both["b", 1] == at("h2", (0, 1))
+
+
+def test_what_gives_way_comes_back_elsewhere_if_there_is_room() -> None:
+    domains = {"h1": [[0, 1], [2]], "h2": [[0]]}
+    running = {("a", 1): at("h1", (0,)), ("a", 2): at("h1", (2,))}
+    both = place_all([Demand("a", 1, HOSTS), Demand("b", 2, HOSTS, 1)], domains, running)
+    assert both == {("a", 1): at("h2", (0,)), ("a", 2): at("h1", (2,)), ("b", 1): at("h1", (0, 1))}
+
+
+def test_the_last_instance_of_a_model_never_gives_way() -> None:
+    running = {("a", 1): at("h1", (0,)), ("a", 2): at("h1", (1,))}
+    with pytest.raises(NoRoomError) as caught:
+        place_all([Demand("a", 1, ("h1",)), Demand("b", 2, ("h1",), 1)], {"h1": [[0, 1]]}, running)
+    assert caught.value.demand.model in ("a", "b")
+
+
+def test_the_fastest_hosts_come_first_and_what_runs_stays() -> None:
+    demand = Demand("a", 1, HOSTS, 2, speeds={"h1": 1, "h2": 5})
+    assert place_all([demand], PAIR, {}) == {("a", 1): at("h2", (0,)), ("a", 2): at("h2", (1,))}
+    running = {("a", 1): at("h1", (1,))}
+    assert place_all([demand], PAIR, running) == {**running, ("a", 2): at("h2", (0,))}
+
+
+@settings(deadline=None, max_examples=300)
+@given(demanded(), st.integers(1, 4))
+def test_more_hosts_never_stop_or_move_anything(fleet: tuple[list[Demand], Domains], size: int) -> None:
+    demands, domains = fleet
+    try:
+        before = place_all(demands, domains, {}, KINDS)
+    except NoRoomError:
+        return
+    wider = [replace(demand, host_names=(*demand.host_names, "h9")) for demand in demands]
+    after = place_all(wider, {**domains, "h9": [list(range(size))]}, before, {**KINDS, "h9": "new"})
+    assert after.items() >= before.items()
 
 
 def test_a_new_large_instance_moves_as_few_as_needed() -> None:
