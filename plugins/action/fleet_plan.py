@@ -36,6 +36,7 @@ _INSTANCE = {
     "rank": {"type": "int", "default": 0},
     "master_port": {"type": "int"},
     "tensor": {"type": "int"},
+    "context_length": {"type": "int"},
 }
 _HOST = {
     "name": {"type": "str", "required": True},

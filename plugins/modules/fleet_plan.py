@@ -11,8 +11,9 @@ author: gpuhosts maintainers (@gpuhosts)
 description:
   - Turns the wishes in O(models) and the GPUs of O(hosts) into the fleet plan, the only thing that the roles act upon.
   - Runs on the controller; contacts no host and changes nothing.
-  - Equal input gives an equal plan. An instance that runs stays on its host, GPUs and port as long as these are valid.
-    A GPU belongs to at most one instance.
+  - Equal input gives an equal plan. An instance that runs stays on its host, GPUs and port as long as these are valid
+    and the other models have room beside it. What has to give way is in RV(plan.changes). A GPU belongs to at most one
+    instance.
   - Fails with every mistake in the wishes at once, and when the hosts do not have what the wishes need.
   - Without O(hosts) and O(described_hosts) only the wishes are validated.
 extends_documentation_fragment: gpuhosts.vllm.attributes
@@ -25,9 +26,9 @@ options:
       - C(replicas) is a number of instances, or V(auto) for as many as fit.
       - C(parallelism) is a mapping of C(tensor) (int), C(pipeline) (int) and C(expert) (bool), or V(auto) for
         what C(objective) asks for.
-      - C(objective) is V(throughput), the fewest GPUs that hold the model, so that there are more instances;
-        V(latency), the widest tensor size inside the NVLink domain; or V(balanced), the next wider tensor size after
-        the fewest GPUs. Without NVLink all three are V(throughput).
+      - C(objective) is V(throughput), the most tokens/s for each GPU, which are mostly the fewest GPUs that hold the
+        model; V(latency), the most tokens/s of one request; or V(balanced), the most of both. Speeds are predicted; see
+        C(docs/sizing.md).
       - A model that fits no host gets a pipeline over alike hosts (GPU type, link and driver branch, numbers of GPUs).
         So does a C(parallelism) of more GPUs than one host has. C(tensor) stays inside one domain of one host, unless
         it is stated and no host has the GPUs; then it goes over hosts, with a warning.
@@ -106,6 +107,9 @@ options:
             type: int
           tensor:
             description: Tensor-parallel size of the instance.
+            type: int
+          context_length:
+            description: Tokens that a request to it may have, where it was started with a length.
             type: int
   described_hosts:
     description:
@@ -219,6 +223,11 @@ plan:
       description: Waves of hosts that may be changed together without leaving a model without a server.
       type: list
       elements: list
+    changes:
+      description: What happens to instances that run now, each with C(instance), C(model), C(action), C(reason) and
+        C(last) (its model has no instance after it).
+      type: list
+      elements: dict
     rejected:
       description: Shapes that were considered and do not fit.
       type: list

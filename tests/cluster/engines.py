@@ -112,7 +112,7 @@ def take_away() -> None:
     """The model is not wanted any more: what is gone from the hosts has its name, and all else is there."""
     nodes = (HEAD, WORKER)
     before = {name: set(site.files(name)) for name in nodes}
-    assert site.site({"vllm_models": [site.OTHER | {"env": CPU}]}).code == 0
+    assert site.site({"vllm_models": [site.OTHER | {"env": CPU}], "fleet_allow_stops": True}).code == 0
     for name in nodes:
         gone = before[name] - (after := set(site.files(name)))
         assert gone, name

@@ -87,7 +87,7 @@ def test_a_pipeline_whose_stage_is_gone_answers_again(table: list[Healed]) -> No
 
 def test_a_model_that_is_not_wanted_any_more_leaves_both_hosts() -> None:
     before = {name: set(site.files(name)) for name in (HEAD, WORKER)}
-    run = site.site(variables(site.OTHER))
+    run = site.site(variables(site.OTHER) | {"fleet_allow_stops": True})
     assert run.code == 0
     for name in (HEAD, WORKER):
         gone = before[name] - set(site.files(name))

@@ -52,6 +52,7 @@ def local_fact(instances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             "gpus": instance["node"]["gpus"],
             "tensor": instance["engine_args"].get("tensor-parallel-size"),
             "master_port": instance.get("rendezvous_port"),
+            "context_length": instance["engine_args"].get("max-model-len"),
         }
         for instance in instances
     ]

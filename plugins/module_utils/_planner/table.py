@@ -47,6 +47,9 @@ def format_table(plan: Mapping[str, Any]) -> str:
     models = len({instance["model"] for instance in plan["instances"]})
     instances = counted(len(plan["instances"]), "instance")
     lines += ["", f"{instances} of {counted(models, 'model')} on {counted(used, 'GPU')}"]
+    for change in plan.get("changes", ()):
+        words = f"change: {change['instance']} is {change['action']}: {change['reason']}"
+        lines += textwrap.wrap(words, TABLE_WIDTH, subsequent_indent="  ")
     for warning in plan["warnings"]:
         lines += textwrap.wrap(f"warning: {warning}", TABLE_WIDTH, subsequent_indent="  ")
     return "\n".join(lines)

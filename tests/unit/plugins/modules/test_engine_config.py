@@ -122,6 +122,7 @@ def test_a_new_instance_is_written_and_has_to_start(configure: Configure, tmp_pa
             "gpus": [{"index": 0, "uuid": "GPU-0"}],
             "tensor": None,
             "master_port": None,
+            "context_length": None,
         }
     ]
     assert "hidden" not in str(result)

@@ -33,15 +33,15 @@ from tests.unit.fleets import (
     ("fleet", "model", "objective", "tensor", "pipeline", "instances", "context"),
     [
         pytest.param([host("gpu1")], SMALL, "throughput", 1, 1, 8, 131072, id="DGX H100, 8B"),
-        pytest.param([host("gpu1")], SMALL, "balanced", 2, 1, 4, 131072, id="DGX H100, 8B, balanced"),
+        pytest.param([host("gpu1")], SMALL, "balanced", 1, 1, 8, 131072, id="DGX H100, 8B, balanced"),
         pytest.param([host("gpu1")], SMALL, "latency", 8, 1, 1, 131072, id="DGX H100, 8B, latency"),
         pytest.param([host("gpu1")], LARGE, "throughput", 4, 1, 2, 131072, id="DGX H100, 70B"),
         pytest.param([host("gpu1", 8, A100)], LARGE, "throughput", 4, 1, 2, 131072, id="HGX A100, 70B"),
         pytest.param([host("gpu1", 8, L40S)], LARGE, "throughput", 4, 1, 2, 37632, id="8x L40S PCIe, 70B"),
-        pytest.param([host("gpu1", 8, L40S)], SMALL, "latency", 1, 1, 8, 131072, id="8x L40S PCIe, 8B, latency"),
+        pytest.param([host("gpu1", 8, L40S)], SMALL, "latency", 8, 1, 1, 131072, id="8x L40S PCIe, 8B, latency"),
         pytest.param([host("gpu1", 4, RTX4090)], SMALL, "throughput", 1, 1, 4, 33792, id="4x RTX 4090, 8B"),
         pytest.param([host("gpu1", 1, T4)], {"name": "llama-3.2-1b-instruct"}, "throughput", 1, 1, 1, None, id="T4"),
-        pytest.param([host("gpu1", 4, GB200)], LARGE, "throughput", 1, 1, 4, 82176, id="GB200, 70B"),
+        pytest.param([host("gpu1", 4, GB200)], LARGE, "throughput", 2, 1, 2, 131072, id="GB200, 70B"),
         pytest.param([host("gpu1"), host("gpu2", 0)], SMALL, "throughput", 1, 1, 8, 131072, id="an empty host beside"),
     ],
 )
@@ -60,8 +60,20 @@ def test_golden_fleets(
     assert context is None or first(made)["engine_args"]["max-model-len"] == context
 
 
-def test_on_mixed_hosts_every_instance_has_the_account_of_its_gpus_and_all_take_one_length() -> None:
+def test_on_mixed_hosts_the_context_is_not_cut_to_what_the_least_gpu_holds() -> None:
     made = plan([LARGE], host("gpu1"), host("gpu2", 8, L40S))
+    assert {instance["budget"]["gpu"] for instance in made["instances"]} == {"H100 80GB"}
+    assert {instance["engine_args"]["max-model-len"] for instance in made["instances"]} == {131072}
+    (warning,) = made["warnings"]
+    knob = "Set vllm_models[0].context_length to 37632 to use it as well."
+    assert warning.startswith("llama-3.3-70b-instruct: L40S is left out: it has room for 37632 tokens of context")
+    assert warning.endswith(knob)
+    turned = plan([LARGE | {"context_length": 37632}], host("gpu1"), host("gpu2", 8, L40S))
+    assert {instance["budget"]["gpu"] for instance in turned["instances"]} == {"H100 80GB", "L40S"}
+
+
+def test_on_mixed_hosts_every_instance_has_the_account_of_its_gpus_and_all_take_one_length() -> None:
+    made = plan([LARGE | {"replicas": 4}], host("gpu1"), host("gpu2", 8, L40S))
     budgets = {instance["endpoint"]["host"]: instance["budget"] for instance in made["instances"]}
     assert {name: budget["gpu"] for name, budget in budgets.items()} == {"gpu1": "H100 80GB", "gpu2": "L40S"}
     assert budgets["gpu1"]["kv_cache_tokens"] > 5 * budgets["gpu2"]["kv_cache_tokens"]

@@ -79,6 +79,7 @@ def test_the_whole_plan() -> None:
             }
         ],
         "rollout": [["gpu1"]],
+        "changes": [],
         "rejected": [],
         "warnings": [],
     }
@@ -121,7 +122,10 @@ def test_ten_replicas_are_sorted_as_people_count() -> None:
 def test_automatic_replicas_fill_the_fleet() -> None:
     made = plan([TINY | {"replicas": "auto"}], host("gpu1"), host("gpu2", 1))
     assert where(made) == {"tiny-1": "gpu1/0:8000", "tiny-2": "gpu2/0:8000", "tiny-3": "gpu1/1:8001"}
-    assert made["instances"][0]["why"][-1] == "replicas auto: as many as fit, in turns with the other automatic models"
+    assert (
+        made["instances"][0]["why"][-1]
+        == "replicas auto: as many as fit; of the automatic models that with the fewest instances gets the next one"
+    )
 
 
 def test_a_model_keeps_to_its_hosts() -> None:

@@ -79,10 +79,12 @@ def test_why_it_takes_more_than_one_host() -> None:
         "tensor 8 x pipeline 2 over 2 hosts: throughput: the fewest GPUs that hold the model",
         "pipeline 2 over 2 hosts: on one (tensor 8 x pipeline 1) " + made["rejected"][3]["reason"].rstrip("."),
         "context 163,840: the model's own",
+        first(made)["why"][3],  # how fast that is predicted to be
         "the GPUs of a stage: linked by NVLink",
         "between the hosts: TCP, as no InfiniBand or RoCE port is active on gpu1, gpu2",
-        "replicas auto: as many as fit, in turns with the other automatic models",
+        "replicas auto: as many as fit; of the automatic models that with the fewest instances gets the next one",
     ]
+    assert first(made)["why"][3].startswith("predicted on H100 80GB: ")
     assert all("over 2 hosts" not in row["shape"] for row in made["rejected"])
 
 
