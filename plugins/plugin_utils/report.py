@@ -98,6 +98,7 @@ def render(plan: Record, hosts: Sequence[Record] = ()) -> str:
     fleet = _fleet(instances, hosts)
     sections = (
         _headline(plan, fleet, names),
+        _changes(plan.get("changes", ())),
         _warnings(plan["warnings"]),
         _models(instances, hues),
         _hosts(fleet, hues),
@@ -190,6 +191,16 @@ def _headline(plan: Record, fleet: Sequence[_Host], names: Sequence[str]) -> str
 
 def _warnings(warnings: Sequence[Any]) -> str:
     return _section("Warnings", _list(warnings, "warnings")) if warnings else ""
+
+
+def _changes(changes: Sequence[Record]) -> str:
+    """What happens to what runs now."""
+    rows = []
+    for row in changes:
+        style, more = ("bad", ", the last of its model") if row["last"] else ("warn", "")
+        action = f'<b class="{style}">{_text(row["action"])}{more}</b>'
+        rows.append({"running instance": _text(row["instance"]), "is": action, "because": _text(row["reason"])})
+    return _section("Changes", _table(rows, "wide stack")) if rows else ""
 
 
 def _models(instances: Sequence[Record], hues: Mapping[str, int]) -> str:
@@ -287,7 +298,7 @@ def _replicas(replicas: Sequence[Record], hue: int) -> str:
         f'<article class="card owned" style="--hue:{hue}">'
         f"<h3>{escape(first['model'])} <small>{len(replicas)} &times; {_shape_of(first)} &middot; "
         f"confidence: {_text(first['budget'].get('confidence'))}</small></h3>"
-        f'<ul class="places">{places}</ul>{_budget(first)}{_effective(replicas)}'
+        f'<ul class="places">{places}</ul>{_budget(first)}{_speed(first)}{_effective(replicas)}'
         f"<h4>Why</h4>{_list(first['why'], 'why')}</article>"
     )
 
@@ -325,6 +336,24 @@ def _budget(instance: Record) -> str:
         if pinned.get(key) is not None
     ]
     return _table(rows, "numbers") + (f'<p class="note">{" ".join(notes)}</p>' if notes else "")
+
+
+def _speed(instance: Record) -> str:
+    """How fast it is predicted to be, and by what factor that may be wrong."""
+    speed = instance.get("speed")
+    if not speed:
+        return ""
+    told = {
+        "tokens/s of one request alone": ("decode", "decode", ",.0f"),
+        "seconds to the first token, prompt of 1,000": ("first_token_1000", "first_token", ".2g"),
+        "seconds to the first token, prompt of 8,000": ("first_token_8000", "first_token", ".2g"),
+        f"tokens/s of {speed['requests']:,} at once": ("throughput", "throughput", ",.0f"),
+    }
+    rows = [
+        {"predicted speed": label, "value": format(speed[key], style), "within a factor of": str(speed["band"][band])}
+        for label, (key, band, style) in told.items()
+    ]
+    return _table(rows, "numbers")
 
 
 def _effective(replicas: Iterable[Record]) -> str:

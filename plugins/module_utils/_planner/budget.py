@@ -32,6 +32,7 @@ class Engine:
         self._wish = wish
         self._pool = pool
         self._sized = choice.sized.get(pool)
+        self._speed = choice.speeds.get(pool)
         self._on_gpus = on_gpus
         self._pinned = pin and on_gpus and self._sized is not None and _can_pin(wish, self._sized)
         self.utilization = wish.gpu_memory_utilization or UTILIZATION
@@ -49,6 +50,11 @@ class Engine:
             "max-num-seqs": wish.concurrency,
             "kv-cache-dtype": wish.kv_cache_dtype,
         }
+
+    @property
+    def speed(self) -> dict[str, Any] | None:
+        """What is predicted of it; None where nothing is, and for an engine that runs on no GPU."""
+        return self._speed.as_dict() if self._speed and self._on_gpus else None
 
     @property
     def budget(self) -> dict[str, Any]:

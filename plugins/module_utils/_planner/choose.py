@@ -311,9 +311,11 @@ class Sizer:
             warnings += _doubts(wish, pool, sized[pool])
             reasons = self._reasons(model, wish, pool, sized[pool])
             why[pool] = (self._why(model, wish, pool, choice.shape), *choice.shape.why, *reasons)
+        predicted = {pool: self._speeds.of(model, wish, pool, part) for pool, part in sized.items()}
+        speeds = {pool: speed for pool, speed in predicted.items() if speed is not None}
         warnings += _left_out(wish, choice, sized, length)
         # Kinds that differ in their numbers of GPUs alone have the same doubts.
-        return replace(choice, sized=sized, warnings=tuple(dict.fromkeys(warnings)), why=why)
+        return replace(choice, sized=sized, warnings=tuple(dict.fromkeys(warnings)), why=why, speeds=speeds)
 
     def _reasons(self, model: ModelSpec, wish: Wish, pool: Pool, sized: Sized) -> Iterator[str]:
         """What speaks for the context, and what the number of sequences costs."""

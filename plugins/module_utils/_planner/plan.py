@@ -190,6 +190,7 @@ def _instance(
         "env": dict(wish.env),
         "adapters": [asdict(adapter) for adapter in sorted(wish.lora, key=lambda adapter: adapter.name)],
         "budget": engine.budget,
+        "speed": engine.speed if task == "generate" else None,
         "why": why,
     }
 

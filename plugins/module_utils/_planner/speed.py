@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .._memory.model import ModelSpec
 from .._speed.gpus import GpuSpeed, gpu_speed
-from .._speed.roofline import Roofline
+from .._speed.roofline import DECODE_BAND, FIRST_TOKEN_BAND, THROUGHPUT_BAND, Roofline
 from .._speed.work import Work, work_of
 from .._wishes.read import Parallelism, Wish
 from .fit import Sized
@@ -35,6 +36,17 @@ class Speed:
     first_token: tuple[float, float]
     throughput: float
     requests: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a plan shows, with the factor either way within which nine of ten measurements lie."""
+        return {
+            "decode": round(self.decode, 1),
+            "first_token_1000": round(self.first_token[0], 3),
+            "first_token_8000": round(self.first_token[1], 3),
+            "throughput": round(self.throughput, 1),
+            "requests": self.requests,
+            "band": {"decode": DECODE_BAND, "first_token": FIRST_TOKEN_BAND, "throughput": THROUGHPUT_BAND},
+        }
 
     def value(self, objective: str, gpu_count: int = 1) -> float:
         """What the objective wants much of, for each of so many GPUs: single streams are not shared out."""

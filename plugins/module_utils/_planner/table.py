@@ -43,6 +43,16 @@ def format_table(plan: Mapping[str, Any]) -> str:
             "later boot could have; without these it is the prediction itself. REQUESTS are of the whole CONTEXT."
         )
         lines += ["", *_columns([titles, *memory]), *textwrap.wrap(note, TABLE_WIDTH)]
+    speeds = list(dict.fromkeys(_speed_row(one) for one in plan["instances"] if one.get("speed")))
+    if speeds:
+        columns = ("MODEL", "GPU", "ONE REQUEST", "FIRST TOKEN 1K", "8K", "FULL LOAD", "REQUESTS")
+        band = next(one["speed"]["band"] for one in plan["instances"] if one.get("speed"))
+        note = (
+            f"Predicted: tokens/s of ONE REQUEST alone (within a factor of {band['decode']}), seconds to the FIRST "
+            f"TOKEN of 1,000 and 8,000 tokens of prompt ({band['first_token']}), and output tokens/s of an instance at "
+            f"FULL LOAD ({band['throughput']}), with so many REQUESTS of 1,000 + 250 tokens at once."
+        )
+        lines += ["", *_columns([columns, *speeds]), *textwrap.wrap(note, TABLE_WIDTH)]
     used = sum(len(node["gpus"]) for instance in plan["instances"] for node in instance["nodes"])
     models = len({instance["model"] for instance in plan["instances"]})
     instances = counted(len(plan["instances"]), "instance")
@@ -71,6 +81,20 @@ def _memory_row(instance: Mapping[str, Any]) -> tuple[str, ...]:
         f"{pinned['warm_extra']:.2f}" if pinned else "-",
         str(promise["kv_cache_tokens"]),
         f"{promise['max_concurrency']:.1f}",
+    )
+
+
+def _speed_row(instance: Mapping[str, Any]) -> tuple[str, ...]:
+    """How fast an instance is predicted to be."""
+    speed = instance["speed"]
+    return (
+        _end(instance["model"], 22),
+        _end(instance["budget"]["gpu"], 12),
+        f"{speed['decode']:.0f}",
+        f"{speed['first_token_1000']:.2g}",
+        f"{speed['first_token_8000']:.2g}",
+        f"{speed['throughput']:,.0f}",
+        str(speed["requests"]),
     )
 
 

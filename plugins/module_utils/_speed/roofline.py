@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .gpus import GpuSpeed
 from .work import Work
 
-__all__ = ["CONSTANTS", "DECODE_BAND", "THROUGHPUT_BAND", "Constants", "Roofline"]
+__all__ = ["CONSTANTS", "DECODE_BAND", "FIRST_TOKEN_BAND", "THROUGHPUT_BAND", "Constants", "Roofline"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ STEP_TOKENS = 8192  # of prompts in one step: vLLM's max-num-batched-tokens on l
 # the constants were not fitted to.
 DECODE_BAND = 1.5
 THROUGHPUT_BAND = 1.85
+FIRST_TOKEN_BAND = 3.5  # of 41 rows, some of which had read the beginning of the prompt before
 
 
 @dataclass(frozen=True)

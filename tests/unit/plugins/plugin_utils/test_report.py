@@ -263,3 +263,34 @@ def test_gpus_are_named_in_ranges() -> None:
     wish = plan()
     wish["instances"][0]["nodes"][0]["gpus"] = [{"index": index, "uuid": None} for index in (5, 0, 1, 2)]
     assert "GPU 0\N{EN DASH}2, 5" in Page(report.render(wish)).text
+
+
+def test_changes_stand_out_and_name_their_reason() -> None:
+    rows = [
+        {"instance": "a-1", "model": "a", "action": "stopped", "reason": "it makes room for <b>", "last": True},
+        {"instance": "c-1", "model": "c", "action": "moved", "reason": "to gpu2 GPU 0", "last": False},
+    ]
+    page = report.render(plan() | {"changes": rows})
+    assert "<h2>Changes</h2>" in page
+    assert '<b class="bad">stopped, the last of its model</b>' in page
+    assert '<b class="warn">moved</b>' in page
+    assert "it makes room for &lt;b&gt;" in page
+    assert "<h2>Changes</h2>" not in report.render(plan() | {"changes": []})
+
+
+def test_speeds_stand_with_their_bands() -> None:
+    speed = {
+        "decode": 1234.5,
+        "first_token_1000": 0.0271,
+        "first_token_8000": 0.23,
+        "throughput": 3451.0,
+        "requests": 356,
+        "band": {"decode": 1.5, "first_token": 3.5, "throughput": 1.85},
+    }
+    made = json.loads(PLANS[0].read_text())["plan"]
+    made["instances"] = [instance | {"speed": speed} for instance in made["instances"]]
+    page = report.render(made)
+    for words in ("1,234", "0.027", "0.23", "tokens/s of 356 at once", "3,451", "1.85"):
+        assert f"<span>{words}</span>" in page, words
+    made["instances"] = [instance | {"speed": None} for instance in made["instances"]]
+    assert "predicted speed" not in report.render(made)

@@ -11,7 +11,7 @@ from ansible_collections.gpuhosts.vllm.plugins.module_utils._errors import Place
 
 from tests.unit.fleets import A100, H100, L40S, LARGE, RTX4090, SMALL, T4, carried_out, first, host, indices, plan
 
-V3 = {"name": "deepseek-v3", "hosts": ["gpu1", "gpu2"], "replicas": 1}
+V3: dict[str, Any] = {"name": "deepseek-v3", "hosts": ["gpu1", "gpu2"], "replicas": 1}
 MIXED = [host("gpu1"), host("gpu2"), host("gpu3", 4, A100), host("gpu4", 8, L40S)]
 
 
@@ -53,7 +53,12 @@ def test_a_mixed_fleet_gives_the_faster_hardware(objective: str) -> None:
 
 def test_the_faster_hardware_also_where_models_compete_for_it() -> None:
     """As above with a 32B that fits neither one A100 nor one L40S: it goes where the 70B had the worst of it."""
-    other = {"name": "mixtral-8x7b-instruct-v0.1", "replicas": 1, "concurrency": 4, "context_length": 16384}
+    other: dict[str, Any] = {
+        "name": "mixtral-8x7b-instruct-v0.1",
+        "replicas": 1,
+        "concurrency": 4,
+        "context_length": 16384,
+    }
     made = plan([V3, LARGE | {"replicas": 1}, other], *MIXED)
     assert of(made, LARGE["name"])["nodes"][0]["host"] == "gpu3"
     assert of(made, other["name"])["nodes"][0]["host"] == "gpu4"
