@@ -35,7 +35,7 @@ def play(playbook: str, example: str, reports: Path, *more: str) -> subprocess.C
         ("fleet-8xh100", {"llama-3.3-70b": [4], "qwen3-8b": [1] * 4}),
         ("fleet-8xl40s-pcie", {"qwen3-32b": [2], "qwen3-8b": [1] * 6}),
         ("fleet-2x8xh100-deepseek-v3", {"deepseek-v3": [8]}),
-        ("fleet-2x8xh100", {"llama-3.3-70b": [4] * 2, "qwen3-8b": [2] * 4}),
+        ("fleet-2x8xh100", {"llama-3.3-70b": [4] * 2, "qwen3-8b": [1] * 8}),
     ],
 )
 def test_an_example_is_planned(example: str, tensor_sizes: dict[str, list[int]], tmp_path: Path) -> None:

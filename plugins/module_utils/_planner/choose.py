@@ -42,10 +42,10 @@ __all__ = ["Choice", "Sizer"]
 class Choice:
     """The shape of a model, the sites it may go to, and its account by kind of GPU (empty: it is not sized).
 
-    ``fitting`` are the accounts of all kinds of GPU that take the shape. ``speeds`` are predicted where the rates of a
-    GPU are known, ``ranks`` the same as classes by site. ``rejected`` are rows of the plan's key of that name, ``why``
-    the reasons for what the engines are told. ``instead`` are the choices for when there is no room for this one, the
-    best first.
+    ``fitting`` are the accounts of all kinds of GPU that take the shape; ``whole`` tells that these sites are of all of
+    them with room for the context. ``speeds`` are predicted where the rates of a GPU are known, ``ranks`` the same as
+    classes by site. ``rejected`` are rows of the plan's key of that name, ``why`` the reasons for what the engines are
+    told. ``instead`` are the choices for when there is no room for this one, the best first.
     """
 
     shape: Shape
@@ -55,6 +55,7 @@ class Choice:
     warnings: tuple[str, ...] = ()
     why: Mapping[Pool, tuple[str, ...]] = field(default_factory=dict)
     fitting: Mapping[Pool, Sized] = field(default_factory=dict)
+    whole: bool = True
     speeds: Mapping[Pool, Speed] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     instead: tuple[Choice, ...] = ()
@@ -148,7 +149,7 @@ class Sizer:
         length: int,
         found: Mapping[Pool, tuple[Any, Sequence[Misfit]]],
     ) -> Iterator[Choice]:
-        """A shape on the kinds of GPU that have room for a context; so many replicas also on the faster ones alone."""
+        """A shape on the kinds of GPU that have room for a context, on the faster ones alone, and on any one."""
         host_counts = Counter(site.pool for site in sites)
         results = {pool: self._accounts.attempt(model, wish, pool, shape, host_counts[pool]) for pool in found}
         fitting = {pool: result for pool, result in results.items() if isinstance(result, Sized)}
@@ -158,9 +159,10 @@ class Sizer:
         predicted = {pool: self._speeds.of(model, wish, pool, part) for pool, part in sized.items()}
         speeds = {pool: speed for pool, speed in predicted.items() if speed is not None}
         classes = {pool: speed_class(speed.value(wish.objective)) for pool, speed in speeds.items()}
-        least = sorted(set(classes.values()), reverse=True) if wish.replicas is not None else []
+        steps = sorted(set(classes.values()), reverse=True)
         sure = [pool for pool, part in sized.items() if part.sure is not None]
-        ways = [[pool for pool in sure if classes.get(pool, 0) >= limit] for limit in [*least, 0]] + [list(sized)]
+        ways = [[pool for pool in sure if classes.get(pool, 0) >= limit] for limit in [*steps, 0]] + [list(sized)]
+        ways += [[pool] for pool in sure]
         for number, used in enumerate(ways):
             if not used or used in ways[:number]:
                 continue
@@ -174,6 +176,7 @@ class Sizer:
                     *_over_hosts(wish, shape),
                 ),
                 fitting=fitting,
+                whole=len(used) in (len(sure), len(sized)),
                 speeds={pool: speeds[pool] for pool in used if pool in speeds},
                 ranks={site.name: classes[site.pool] for site in sites if site.pool in used and site.pool in classes},
             )
@@ -217,7 +220,8 @@ class Sizer:
         self, model: ModelSpec, wish: Wish, pool: Pool, host_count: int, least: Shape, shapes: Sequence[Shape]
     ) -> Shape:
         """The shape that does best by the objective for each GPU, from the least one that holds the model on."""
-        best, most = least, self._value(model, wish, pool, host_count, least)[0] * WIDER
+        clearly = WIDER if wish.objective == "throughput" else 1.0
+        best, most = least, self._value(model, wish, pool, host_count, least)[0] * clearly
         for shape in shapes:
             wider = shape.parallelism.tensor > least.parallelism.tensor and shape.parallelism.pipeline == 1
             if not wider or not most:
@@ -368,13 +372,14 @@ def _preference(
     left = len(set(standing).difference(choice.sites)) if stays else 0
     room = sum(shape.room(pool, host_counts[pool]) for pool in choice.sized)
     short = room < (wish.replicas or 1)
+    part = wish.replicas is None and not choice.whole  # automatic replicas use all that there is
     length = min(sized.context_length for sized in choice.sized.values())
     best: tuple[int, ...] = (-room,) if shape.host_count == 1 else order(shape)
     if wish.objective == "latency":
         best = (shape.host_count, shape.parallelism.pipeline, -shape.parallelism.tensor)
     tight = any(sized.sure is None for sized in choice.sized.values())
     score = _score(wish, choice, host_counts)
-    return not stays, left, short, shape.host_count > 1, tight, -score, -length, best, order(shape)
+    return not stays, left, short, shape.host_count > 1, tight, part, -score, -length, best, order(shape)
 
 
 def _score(wish: Wish, choice: Choice, host_counts: Mapping[Pool, int]) -> float:

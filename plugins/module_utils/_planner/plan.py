@@ -16,7 +16,7 @@ from typing import Any
 from .._errors import PlacementError
 from .._host.rdma import described
 from .._wishes.read import Parallelism, Wish
-from .assign import assign
+from .assign import Aim, assign
 from .budget import Engine
 from .changes import changes
 from .choose import Choice, Sizer
@@ -73,7 +73,9 @@ def plan_fleet(
         raise PlacementError(rejected, warnings)
     offered = choices
     try:
-        choices, places = assign({wish.name: wish.replicas for wish in wishes}, choices, sites, standing)
+        choices, places = assign(
+            {wish.name: Aim(wish.replicas, wish.objective) for wish in wishes}, choices, sites, standing
+        )
     except NoRoomError as error:
         wish = next(wish for wish in wishes if wish.name == error.demand.model)
         raise PlacementError([no_room(wish, choices[wish.name].shape, error, sites)], warnings) from None

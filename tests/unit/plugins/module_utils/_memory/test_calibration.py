@@ -68,7 +68,7 @@ def test_a_first_boot_replaces_the_prediction_and_narrows_the_margin() -> None:
     assert (pinned["margin"], budget["error"]["kv_cache"]) == (0.15, 0.15)
     assert before["budget"]["pinned"]["margin"] > 1
     assert pinned["kv_cache_tokens"] > before["budget"]["pinned"]["kv_cache_tokens"]
-    assert after["why"][2] == (
+    assert after["why"][3] == (
         f"KV cache {predicted + 0.4:.2f} GiB: calibrated by gpu1 on 2026-11-23; {predicted:.2f} were predicted, "
         f"give or take {before['budget']['error']['kv_cache']:.2f}"
     )
@@ -91,12 +91,12 @@ def test_a_boot_that_may_have_had_more_never_raises_the_promise(boot: str | None
     predicted = before["budget"]["kv_cache"]
     more = first(wish, one, calibration=[measure(unpinned(wish, one), predicted + 0.3, boot)])
     assert more["budget"] == before["budget"]
-    assert "not on a first boot with this context, so the prediction stands" in more["why"][2]
+    assert "not on a first boot with this context, so the prediction stands" in more["why"][3]
     less = first(wish, one, calibration=[measure(unpinned(wish, one), predicted - 0.3, boot)])
     assert less["budget"]["kv_cache"] == pytest.approx(predicted - 0.3, abs=0.02)
     assert less["budget"]["pinned"]["margin"] == before["budget"]["pinned"]["margin"]
     assert less["budget"]["confidence"] == before["budget"]["confidence"]
-    assert "no more than gpu1 on 2026-11-23 had" in less["why"][2]
+    assert "no more than gpu1 on 2026-11-23 had" in less["why"][3]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_the_least_of_several_counts() -> None:
     found = [measure(running, predicted + extra, at=at) for extra, at in ((0.3, "gpu1"), (0.1, "gpu2"), (0.2, "gpu3"))]
     after = first(wish, one, calibration=found)
     assert after["budget"]["kv_cache"] == pytest.approx(predicted + 0.1, abs=0.02)
-    assert "calibrated by gpu2" in after["why"][2]
+    assert "calibrated by gpu2" in after["why"][3]
     warm = measure(running, predicted - 0.5, "warm", "gpu4")
-    assert "calibrated by gpu4" in first(wish, one, calibration=[*found, warm])["why"][2]
+    assert "calibrated by gpu4" in first(wish, one, calibration=[*found, warm])["why"][3]
 
 
 def test_a_tight_fit_that_is_known_to_fit_is_pinned() -> None:
