@@ -72,8 +72,8 @@ def fleet(chance: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, A
     return models, hosts
 
 
-def options_of(wish: Wish, choice: Choice, sites: Sequence[Site]) -> list[Option]:
-    """The ways of a model; unlike in plans, an instance may be on one host only, as fleets are this small."""
+def options_of(wish: Wish, choice: Choice, taken: Choice | None, sites: Sequence[Site]) -> list[Option]:
+    """The ways of a model that promise what the one does that was taken (None: all), on one host each."""
     return [
         Option(
             one.shape.gpu_count,
@@ -85,7 +85,7 @@ def options_of(wish: Wish, choice: Choice, sites: Sequence[Site]) -> list[Option
             ),
         )
         for one in (choice, *choice.instead)
-        if one.shape.host_count == 1
+        if one.shape.host_count == 1 and (taken is None or one.promises(taken))
     ]
 
 
@@ -135,16 +135,19 @@ def judge(seed: int) -> dict[str, Any] | None:
         choices = {wish.name: sizer.choose(wish, sites) for wish in wishes}
     except PlacementError:
         return None  # one of the models fits nowhere
-    options = [options_of(wish, choices[wish.name], sites) for wish in wishes]
-    ways = list(best(wishes, options, [sum(site.pool.domains) for site in sites]))
     by_name = {site.name: site for site in sites}
     aims = {wish.name: Aim(wish.replicas, wish.objective) for wish in wishes}
+    taken: dict[str, Choice] = {}
     try:
         taken, places = assign(aims, choices, by_name, {})
     except NoRoomError:
+        places = {}
+    options = [options_of(wish, choices[wish.name], taken.get(wish.name), sites) for wish in wishes]
+    ways = list(best(wishes, options, [sum(site.pool.domains) for site in sites]))
+    if not taken:
         return {"seed": seed, "possible": bool(ways), "placed": False}
-    values = [_value(wish, taken[wish.name], [p[0].host for s, p in places.items() if s[0] == wish.name], by_name)
-              for wish in wishes]  # fmt: skip
+    hosts = {wish.name: [parts[0].host for slot, parts in places.items() if slot[0] == wish.name] for wish in wishes}
+    values = [_value(wish, taken[wish.name], hosts[wish.name], by_name) for wish in wishes]
     most = [max(way[number] for way in [*ways, values]) for number in range(len(wishes))]
     share = max(math.prod(_shares(way, most)) for way in [*ways, values])
     return {

@@ -125,8 +125,13 @@ class _Search:
         """The best way from one on, if the speeds of all are known."""
         most = self._score(result)
         runs = {model for model, _ordinal in self._kept}
-        free = [name for name in sorted(way) if name not in runs]
-        steps = [(name, other) for name in free for other in range(len(self._options[name]))]
+        spread = {name for name in way if any(choice.shape.host_count > 1 for choice in self._options[name])}
+        steps = [
+            (name, number)
+            for name in sorted(set(way).difference(runs, spread))
+            for number, other in enumerate(self._options[name])
+            if other.promises(self._options[name][way[name]])
+        ]
         tries = EXCHANGES // (1 + len(self._sites) * len(way) // 10)
         exchanges = [
             *([step] for step in steps),
@@ -156,6 +161,8 @@ class _Search:
         choices, places = result
         values: dict[str, list[float]] = defaultdict(list)
         for (model, _ordinal), parts in places.items():
+            if len(parts) > 1:
+                continue  # the network between hosts is not known
             speed = choices[model].speeds.get(self._sites[parts[0].host].pool)
             if speed is None:
                 return -math.inf

@@ -60,6 +60,12 @@ class Choice:
     ranks: Mapping[str, int] = field(default_factory=dict)
     instead: tuple[Choice, ...] = ()
 
+    def promises(self, other: Choice) -> bool:
+        """Whether it has as long a context as another, and is as sure to fit."""
+        own, least = self.sized.values(), min((part.context_length for part in other.sized.values()), default=0)
+        sure = all(part.sure is not None for part in own) or any(part.sure is None for part in other.sized.values())
+        return sure and min((part.context_length for part in own), default=0) >= least
+
 
 FULL = 256  # requests at once, beyond which more of them hardly share a step better
 WIDER = 1.1  # by what factor a wider shape has to serve more for each GPU: predictions are no better

@@ -75,6 +75,7 @@ def test_the_whole_plan() -> None:
                     "pinned": None,
                     "conditions": None,
                 },
+                "speed": None,
                 "why": ["tensor 2 x pipeline 1: as the inventory says", "GPUs 0, 1: linked by NVLink"],
             }
         ],
