@@ -165,3 +165,12 @@ def test_speed_of_a_model_that_nobody_lists(tmp_path: Path) -> None:
     dense, mixture, unstated = benchmark("speed").read(Path(write(tmp_path / "speeds.jsonl", *rows)))
     assert mixture.predicted() > 2 * dense.predicted()
     assert unstated.predicted() == dense.predicted()
+
+
+def test_placement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark("placement").main(["--cases", "12", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"fleets", "possible", "required", "within_3_percent", "worst_percent"}
+    assert found["possible"] >= 3
+    assert found["required"] == 100
+    assert found["worst_percent"] <= 15
