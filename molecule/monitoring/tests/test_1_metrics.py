@@ -17,6 +17,7 @@ REQUEST = (
     ' --data \'{"model": "MODEL"}\' http://127.0.0.2/v1/completions'
 )
 # A server that answers every POST with 501, and has the metrics of an engine.
+STATE = "/var/lib/gpuhosts-front-door/state.json"
 SERVER = "systemd-run --quiet --collect --unit=server --working-directory=/srv/engine python3 -m http.server 9001"
 
 
@@ -66,12 +67,14 @@ def test_the_exporter_of_nginx_sees_it_and_listens_on_its_address_only(host: Any
 
 
 def test_requests_are_told_by_model_and_status_also_where_no_server_answers(host: Any) -> None:
-    host.check_output("mkdir -p /srv/engine")
+    host.check_output("mkdir -p /srv/engine && touch /srv/engine/health")
     host.check_output(
         'echo \'vllm:cache_config_info{engine="0",kv_cache_size_tokens="4096"} 1.0\' >/srv/engine/metrics'
     )
     host.check_output(SERVER)
     host.check_output("curl --silent --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:9001/metrics")
+    # The front door has seen that it is well, and NGINX has taken that up.
+    host.check_output(f"timeout 20 sh -c 'while grep -q down {STATE}; do sleep 0.2; done' && sleep 1")
     before = [
         told(host, f'gpuhosts_front_door_requests_total{{model="{name}",status="{status}"}}') or 0
         for name, status in (("tiny", 501), ("away", 503))
