@@ -12,6 +12,7 @@ import pytest
 VERSION, NEWER = "1.30.7", "1.30.8"  # in nginx.org's stand-in
 PORT = 9001  # of a server behind it
 MODELS = [{"name": "small", "servers": [{"id": "small-1", "address": "127.0.0.1", "port": PORT}]}]
+STATE = "/var/lib/gpuhosts-front-door/state.json"
 USERS = {"ubuntu2604": "www-data"}  # where the packages are the distribution's
 
 
@@ -23,10 +24,14 @@ def change(change: Callable[..., str]) -> Callable[..., str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def server(hosts: list[Any]) -> None:
-    """Behind NGINX: it answers every POST with 501, in its own words."""
+    """Behind NGINX: it is healthy, and answers every POST with 501, in its own words."""
     for host in hosts:
         if not host.service("server").is_running:
-            host.check_output(f"systemd-run --unit=server python3 -m http.server --bind 127.0.0.1 {PORT}")
+            host.check_output("mkdir -p /srv/engine && touch /srv/engine/health")
+            serve = f"python3 -m http.server --bind 127.0.0.1 --directory /srv/engine {PORT}"
+            host.check_output(f"systemd-run --unit=server {serve}")
+    for host in hosts:  # until the front door has seen it, and NGINX has taken that up
+        host.check_output(f"timeout 20 sh -c 'while grep -q down {STATE}; do sleep 0.2; done' && sleep 1")
 
 
 def post(host: Any, model: str, size: int = 0) -> str:
