@@ -31,6 +31,7 @@ NOT_HERE = {
 # Of what rules read besides.
 NOT_HERE_EITHER = {
     "gpu:xid:last": "no GPU has failed",
+    "gpuhosts_front_address": "it has one load balancer",
     "gpuhosts_fabric_manager_mismatch": "its GPUs have no NVSwitch",
     "gpuhosts_keeper_waits": "told while a keeper waits for other nodes",
     "gpuhosts_rolled_back": "no update has failed",

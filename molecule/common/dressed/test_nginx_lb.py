@@ -31,7 +31,7 @@ def server(hosts: list[Any]) -> None:
             serve = f"python3 -m http.server --bind 127.0.0.1 --directory /srv/engine {PORT}"
             host.check_output(f"systemd-run --unit=server {serve}")
     for host in hosts:  # until the front door has seen it, and NGINX has taken that up
-        host.check_output(f"timeout 20 sh -c 'while grep -q down {STATE}; do sleep 0.2; done' && sleep 1")
+        host.check_output(f"timeout 20 sh -c 'while grep -q 127.0.0.1:{PORT} {STATE}; do sleep 0.2; done' && sleep 1")
 
 
 def post(host: Any, model: str, size: int = 0) -> str:

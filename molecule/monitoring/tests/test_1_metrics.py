@@ -74,7 +74,7 @@ def test_requests_are_told_by_model_and_status_also_where_no_server_answers(host
     host.check_output(SERVER)
     host.check_output("curl --silent --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:9001/metrics")
     # The front door has seen that it is well, and NGINX has taken that up.
-    host.check_output(f"timeout 20 sh -c 'while grep -q down {STATE}; do sleep 0.2; done' && sleep 1")
+    host.check_output(f"timeout 20 sh -c 'while grep -q 127.0.0.1:9001 {STATE}; do sleep 0.2; done' && sleep 1")
     before = [
         told(host, f'gpuhosts_front_door_requests_total{{model="{name}",status="{status}"}}') or 0
         for name, status in (("tiny", 501), ("away", 503))
