@@ -82,6 +82,7 @@ holder:
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -163,10 +164,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     given, file = module.params, Path(module.params["file"])
-    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with Path(file.parent, f".{file.name}").open("w") as alone:
+    if module.check_mode:
+        others, holder = change(file, given, time.time(), check=True)
+    else:
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        alone = os.open(file.parent, os.O_RDONLY)  # one run at a time looks and writes; nothing of it stays
         fcntl.flock(alone, fcntl.LOCK_EX)
-        others, holder = change(file, given, time.time(), check=module.check_mode)
+        others, holder = change(file, given, time.time(), check=False)
+        os.close(alone)
     if others and given["state"] == "held":
         module.fail_json(msg=refusal(holder), holder=holder)
     module.exit_json(changed=False, holder=holder)

@@ -82,8 +82,9 @@ class FrontDoor:
         return Answer(response.status, names_and_values, b"".join(pieces), arrivals)
 
 
-def until(condition: Callable[[], Any], seconds: float) -> None:
+def until(condition: Callable[..., Any], seconds: float, *given: Any) -> None:
+    """Wait until a condition holds of what is given."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not condition(*given):
         assert time.monotonic() < deadline
         time.sleep(0.1)

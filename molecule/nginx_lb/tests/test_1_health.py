@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STATE = "/var/lib/gpuhosts-front-door/state.json"
 SERVER = "127.0.0.1:9003"
+# A shell on the host, because each look from outside would take longer than what is measured.
 LISTENS = "timeout 20 sh -c 'until curl -sf http://127.0.0.1:9003/health; do sleep 0.05; done'"
 NFT = "command -v nft > /dev/null"
 NETWORK = "iptables --insert INPUT --protocol tcp --dport 9003 --jump DROP"
@@ -109,7 +110,7 @@ def test_without_any_server_it_says_at_once_when_to_come_again_and_is_back_with_
     for front_door in front_doors:
         front_door.host.check_output("systemctl stop upstream@9003 upstream@9004")
     for front_door in front_doors:
-        until(lambda front_door=front_door: len(down(front_door)) == 2, 10)  # type: ignore[misc]
+        until(lambda door: len(down(door)) == 2, 10, front_door)
         asked = time.monotonic()
         answer = front_door.post(model="big")
         assert time.monotonic() - asked < 1
@@ -118,10 +119,10 @@ def test_without_any_server_it_says_at_once_when_to_come_again_and_is_back_with_
 
         front_door.host.check_output("systemctl start upstream@9003")
         began = time.monotonic()
-        until(lambda front_door=front_door: front_door.post(model="big").status == 200, 10)  # type: ignore[misc]
+        until(lambda door: door.post(model="big").status == 200, 10, front_door)
         assert time.monotonic() - began < 2
         front_door.host.check_output("systemctl start upstream@9004")
-        until(lambda front_door=front_door: not down(front_door), 10)  # type: ignore[misc]
+        until(lambda door: not down(door), 10, front_door)
 
 
 def test_a_full_queue_everywhere_is_told_as_the_server_tells_it(front_door: FrontDoor) -> None:

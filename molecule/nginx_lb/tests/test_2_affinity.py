@@ -144,16 +144,16 @@ def test_a_drained_server_gives_away_its_share_only_and_has_it_back(doors: list[
     for door in doors:
         before = homes(door)
         door.host.check_output(f"{STATE} drained 127.0.0.1:9002")
-        until(lambda door=door: 9002 not in homes(door), 10)  # type: ignore[misc]
+        until(lambda door: 9002 not in homes(door), 10, door)
         stayed = [one for one in zip(before, homes(door), strict=True) if one[0] != 9002]
         assert [was for was, _ in stayed] == [now for _, now in stayed]
 
         door.host.check_output(f"{STATE} drained {ALL}")
-        until(lambda door=door: ask(door, prompt="Hi").status == 503, 10)  # type: ignore[misc]
+        until(lambda door: ask(door, prompt="Hi").status == 503, 10, door)
         answer = ask(door, prompt="Hi")
         assert (answer.status, answer.headers["retry-after"], answer.json["error"]["code"]) == (503, "1", "no_server")
         door.host.check_output(f"{STATE} serving {ALL}")
-        until(lambda door=door, before=before: homes(door) == before, 10)  # type: ignore[misc]
+        until(lambda door, before: homes(door) == before, 10, door, before)
 
 
 def test_a_server_that_is_killed_fails_nobody(doors: list[FrontDoor]) -> None:
@@ -161,10 +161,11 @@ def test_a_server_that_is_killed_fails_nobody(doors: list[FrontDoor]) -> None:
     for door in doors:
         with ThreadPoolExecutor(16) as clients:
             running = [clients.submit(ask, door, X_Session_Id="session 1", interval=1) for _ in range(16)]
+            # All of them are on their way by then, and none has ended.
             door.host.check_output("sleep 0.4; systemctl kill --signal=SIGKILL upstream@9003")
         assert {answer.result().status for answer in running} == {200}
     for door in doors:  # back, for the next test
-        until(lambda door=door: door.host.run("curl --silent --fail http://127.0.0.1:9003/health").rc == 0, 20)  # type: ignore[misc]
+        until(lambda host: host.run("curl --silent --fail http://127.0.0.1:9003/health").rc == 0, 20, door.host)
     time.sleep(2)
 
 

@@ -6,6 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from front_door import until
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
@@ -71,7 +73,7 @@ def test_an_engine_that_stands_still_and_is_healthy_is_out_where_tokens_are_aske
         for front_door in front_doors:
             front_door.host.check_output(fault % "hang")
         for front_door in front_doors:
-            _until(lambda front_door=front_door: "answers no request for a token" in _state(front_door))  # type: ignore[misc]
+            until(lambda door: "answers no request for a token" in _state(door), 15, front_door)
             time.sleep(1)  # until NGINX has taken it up
             answers = [front_door.post(model="big") for _ in range(4)]
             assert {(answer.status, answer.arrived["port"]) for answer in answers} == {(200, 9004)}
@@ -79,18 +81,11 @@ def test_an_engine_that_stands_still_and_is_healthy_is_out_where_tokens_are_aske
         for front_door in front_doors:
             front_door.host.check_output(fault % "")
     for front_door in front_doors:
-        _until(lambda front_door=front_door: '"down"' not in _state(front_door))  # type: ignore[misc]
+        until(lambda door: '"down"' not in _state(door), 15, front_door)
 
 
 def _state(front_door: FrontDoor) -> str:
     return str(front_door.host.file("/var/lib/gpuhosts-front-door/state.json").content_string)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_without_models_the_front_door_says_so(front_doors: list[FrontDoor], change: Callable[..., str]) -> None:

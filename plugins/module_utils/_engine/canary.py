@@ -10,12 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .openai import LABEL
+
 __all__ = ["ENOUGH", "Counts", "Limits", "judge"]
 
 ENOUGH = 20  # requests; of fewer, one that fails is no rate
 SHARE = 0.95  # of the requests that have to get their first token in time
 _SAMPLE = re.compile(r"^(?P<name>[\w:]+)\{(?P<labels>[^}]*)\} (?P<value>[-+.\w]+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Counts:
         answered = refused = broken = 0.0
         buckets: dict[float, float] = {}
         for sample in _SAMPLE.finditer(metrics):
-            labels, value = dict(_LABEL.findall(sample["labels"])), float(sample["value"])
+            labels, value = dict(LABEL.findall(sample["labels"])), float(sample["value"])
             if sample["name"] == "http_requests_total" and labels.get("handler", "").startswith("/v1/"):
                 answered += value
                 refused += value if labels.get("status", "").startswith("5") else 0.0

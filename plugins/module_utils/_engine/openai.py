@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from .._errors import ApiError, RefusedError
 from .._host.opener import trusting
 
-__all__ = ["QUESTION", "Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
+__all__ = ["LABEL", "QUESTION", "Chat", "OpenAiClient", "parse_cache_config", "parse_requests"]
 
 # Arguments of the modules that ask a model something; doc_fragments/question.py describes them.
 QUESTION: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ QUESTION: dict[str, dict[str, Any]] = {
 
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(?P<labels>.*)\}", re.MULTILINE)
 _REQUESTS = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:\{.*\})? (?P<value>\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _BROKEN_OFF = ("abort", "error")  # finish reasons: what was said until then is not an answer
 _PIECES = ("content", "reasoning", "reasoning_content")  # where a piece of a streamed answer may stand
 _BODY_SHOWN = 300  # characters of an unexpected answer that a message quotes
@@ -47,7 +47,7 @@ class Chat:
 def parse_cache_config(metrics: str) -> dict[str, str]:
     """Labels of ``vllm:cache_config_info``, where vLLM reports what it resolved; empty when there is no such metric."""
     found = _CACHE_CONFIG.search(metrics)
-    return dict(_LABEL.findall(found["labels"])) if found else {}
+    return dict(LABEL.findall(found["labels"])) if found else {}
 
 
 def parse_requests(metrics: str) -> int | None:

@@ -145,7 +145,10 @@ def _time(tag: int, content: bytes) -> float:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tags and contents of what follows one another in DER."""
+    """Tags and contents of what follows one another in DER.
+
+    The metrics of a host (roles/exporters) read it likewise: that program stands alone and imports nothing of this.
+    """
     at = 0
     while at < len(der):
         tag, length = der[at], der[at + 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.gpuhosts.vllm.plugins.modules import fleet_lock
 from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import controller
 
 from tests.unit.plugins.conftest import RunModule
 
+ROOT = Path(__file__).resolve().parents[4]
 Lock = Callable[..., dict[str, Any]]
 
 
@@ -66,13 +69,27 @@ def test_a_damaged_file_holds_nobody_up(lock: Lock, tmp_path: Path, content: str
 
 def test_check_mode_changes_nothing(lock: Lock, tmp_path: Path) -> None:
     lock("a", _ansible_check_mode=True)
-    assert not (tmp_path / "gpuhosts/lock.json").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_stays_of_a_lock_that_is_given_back(lock: Lock, tmp_path: Path) -> None:
+    lock("a")
+    lock("a", state="free")
+    assert list((tmp_path / "gpuhosts").iterdir()) == []
+
+
+def test_the_remedy_names_the_variable_that_the_role_hands_over(lock: Lock) -> None:
+    lock("a")
+    (variable,) = re.findall(r"-e (\w+)=true", lock("b")["msg"])
+    tasks = yaml.safe_load((ROOT / "roles/maintenance/tasks/lock.yml").read_text())
+    assert variable in tasks[0]["gpuhosts.vllm.fleet_lock"]["take"]
+    assert lock("b", take=True)["holder"]["run"] == "b"
 
 
 def test_a_process_of_this_controller_is_known_to_live_or_to_be_dead() -> None:
     told = "import json; from ansible_collections.gpuhosts.vllm.plugins.plugin_utils import controller as c;"
     command = [sys.executable, "-c", f"{told} print(json.dumps(c.this_run()), flush=True); input()"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "collections")}
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
